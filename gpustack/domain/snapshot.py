@@ -35,6 +35,7 @@ class FreeMemory:
     """How many claims there are on each device that has any."""
 
 
+Files = tuple[ModelFile, ...]
 Held = tuple[tuple[ModelInstance, Claim], ...]
 """Claims on one worker, each with the instance that holds it."""
 
@@ -175,16 +176,41 @@ class Snapshot:
 
     def files_of(self, source: ModelSource) -> tuple[ModelFile, ...]:
         """The files of a source on all workers."""
-        known: tuple[object, Mapping[ModelSource, tuple[ModelFile, ...]]] | None = self.worked_out.get(
-            ModelFile
+        return self._files_by[0].get(source, ())
+
+    def files_on(self, worker_id: int) -> tuple[ModelFile, ...]:
+        """The files of all sources on a worker."""
+        return self._files_by[1].get(worker_id, ())
+
+    @property
+    def told_of_files(self) -> dict[tuple[str, int], Any]:
+        """What was worked out of the files of workers, by a name for it and the worker; empty again when any file
+        changes."""
+        return self._files_by[2]
+
+    @property
+    def _files_by(
+        self,
+    ) -> tuple[Mapping[ModelSource, Files], Mapping[int, Files], dict[tuple[str, int], Any]]:
+        """By source, by worker, and what was worked out of them."""
+        known: (
+            tuple[object, Mapping[ModelSource, Files], Mapping[int, Files], dict[tuple[str, int], Any]] | None
         )
+        known = self.worked_out.get(ModelFile)
         if known is None or known[0] is not self.files:
-            found: dict[ModelSource, list[ModelFile]] = {}
+            sources: dict[ModelSource, list[ModelFile]] = {}
+            workers: dict[int, list[ModelFile]] = {}
             for file in self.files.values():
-                found.setdefault(file.source, []).append(file)
-            known = self.files, {key: tuple(files) for key, files in found.items()}
+                sources.setdefault(file.source, []).append(file)
+                workers.setdefault(file.worker_id, []).append(file)
+            known = (
+                self.files,
+                {key: tuple(files) for key, files in sources.items()},
+                {key: tuple(files) for key, files in workers.items()},
+                {},
+            )
             self.worked_out[ModelFile] = known
-        return known[1].get(source, ())
+        return known[1], known[2], known[3]
 
     @property
     def apart(self) -> tuple[Model, ...]:

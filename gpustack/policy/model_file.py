@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from gpustack.domain.artifact import FileState, ModelFile, SourceKind
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.model import Model
 from gpustack.domain.unit import human_bytes
@@ -64,9 +64,12 @@ def users_of(
 def _reads(instance: ModelInstance, model: Model | None, file: ModelFile) -> bool:
     if file.worker_id not in workers_of(instance):
         return False
+    return any(source.index == file.source_index for source in _sources_of(instance, model))
+
+
+def _sources_of(instance: ModelInstance, model: Model | None) -> tuple[ModelSource, ...]:
     adapters = () if model is None else model.lora_adapters
-    sources = (instance.source, *(adapter.source for adapter in adapters))
-    return any(source.index == file.source_index for source in sources)
+    return (instance.source, *(adapter.source for adapter in adapters))
 
 
 @attrs.frozen(kw_only=True)
@@ -93,12 +96,17 @@ def evict(
     ours = [
         file for file in files if file.source.kind is not SourceKind.LOCAL_PATH and file.deleted_at is None
     ]
-    used = [file for file in ours if file.local_dir or users_of(file, instances, models)]
-    pinned = [file for file in ours if file.pinned and file not in used]
+    read = {
+        (key, source.index)
+        for one in instances
+        for key in workers_of(one)
+        for source in _sources_of(one, models.get(one.model_id))
+    }
+    used = {file.id for file in ours if file.local_dir or (file.worker_id, file.source_index) in read}
+    free = [file for file in ours if file.id not in used]
+    pinned = [file for file in free if file.pinned]
     idle = [
-        file
-        for file in ours
-        if file.state is FileState.READY and file not in used and not file.pinned and file.cleanup_on_delete
+        file for file in free if file.state is FileState.READY and not file.pinned and file.cleanup_on_delete
     ]
     kept = _kept(len(used), len(pinned))
     chosen: list[ModelFile] = []

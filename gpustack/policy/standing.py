@@ -17,10 +17,10 @@ from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, claims_of, place_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
-from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.snapshot import Held, Snapshot
 from gpustack.domain.worker import Worker
 
-from .model_file import evict
+from .model_file import EvictionPlan, evict
 from .placement import PlacementRequest
 
 _STEPS = 4
@@ -147,28 +147,41 @@ def _fetched(file: ModelFile | None, size: int) -> int:
 
 
 def _pending(source: ModelSource, snapshot: Snapshot) -> dict[int, int]:
-    """Bytes that placed instances of other sources are still to fetch, by worker. Where the size is not known yet, it
-    is what they claim: no less than their weights."""
-    waited: dict[tuple[int, ModelSource], int] = {}
-    for one in snapshot.instances.values():
-        place = place_of(one) if one.state in _FETCHING and one.source != source else None
-        if place is None or one.source.kind is SourceKind.LOCAL_PATH:
-            continue
-        for worker_id, claim in claims_of(place):
-            key = worker_id, one.source
-            waited[key] = max(waited.get(key, 0), claim.ram + sum(claim.vram.values()))
-    found: dict[int, int] = {}
-    for (worker_id, other), claimed in waited.items():
-        file = next((one for one in snapshot.files_of(other) if one.worker_id == worker_id), None)
+    """Bytes that placed instances of other sources are still to fetch, by worker."""
+    told, found = snapshot.told_of_files, dict[int, int]()
+    for worker_id, held in snapshot.claims.by_worker.items():
+        known: tuple[Held, Mapping[ModelSource, int]] | None = told.get(("pending", worker_id))
+        if known is None or known[0] is not held:
+            known = told["pending", worker_id] = held, _pending_on(worker_id, held, snapshot)
+        if known[1]:
+            found[worker_id] = sum(size for other, size in known[1].items() if other != source)
+    return found
+
+
+def _pending_on(worker_id: int, held: Held, snapshot: Snapshot) -> Mapping[ModelSource, int]:
+    """The same of each source on one worker. Where its size is not known yet, it is what they claim: no less than their
+    weights."""
+    waited: dict[ModelSource, int] = {}
+    for one, claim in held:
+        if one.state in _FETCHING and one.source.kind is not SourceKind.LOCAL_PATH:
+            waited[one.source] = max(waited.get(one.source, 0), claim.ram + sum(claim.vram.values()))
+    found: dict[ModelSource, int] = {}
+    for other, claimed in waited.items():
+        file = next((one for one in snapshot.files_on(worker_id) if one.source == other), None)
         size = claimed if file is None or file.size is None else file.size
-        found[worker_id] = found.get(worker_id, 0) + size - _fetched(file, size)
+        found[other] = size - _fetched(file, size)
     return found
 
 
 def _evictable(worker_id: int, source: ModelSource, snapshot: Snapshot) -> int:
     """Bytes of files of other sources that the worker may remove."""
-    files = [one for one in snapshot.files.values() if one.worker_id == worker_id and one.source != source]
-    return evict(files, list(snapshot.instances.values()), snapshot.models, needed=None).freed
+    held, models = snapshot.claims.by_worker.get(worker_id, ()), snapshot.models
+    known: tuple[Held, object, EvictionPlan] | None = snapshot.told_of_files.get(("evictable", worker_id))
+    if known is None or known[0] is not held or known[1] is not models:
+        there = {one.id: one for one, _ in held}
+        plan = evict(snapshot.files_on(worker_id), list(there.values()), models, needed=None)
+        known = snapshot.told_of_files["evictable", worker_id] = held, models, plan
+    return sum(file.size or 0 for file in known[2].files if file.source != source)
 
 
 def _marks(model: Model, own_id: frozenset[int], snapshot: Snapshot) -> dict[int, WorkerMark]:

@@ -105,3 +105,25 @@ def test_what_was_found_is_not_kept_when_the_disk_fills() -> None:
     again = place(ask(OF, FACTS), snapshot.changed(disk(1, 8)))
     assert isinstance(again, Placement)
     assert again.worker_id == 2
+
+
+class _Counted(dict[int, Record]):
+    """Records, and how often all of them were gone through."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
+
+
+def test_files_and_instances_are_not_gone_through_for_each_worker() -> None:
+    workers = [disk(key, 1, evicts=True) for key in range(1, 31)]
+    others = [file(key, OTHER.source, key, size=GIB, cleanup_on_delete=True) for key in range(1, 31)]
+    there = instance(1, OTHER, on=workers[0], state=InstanceState.DOWNLOADING)
+    before = world(OF, OTHER, *workers, *others, there)
+    tables = {name: _Counted(records) for name, records in before.tables.items()}
+    found = place(ask(OF, FACTS), attrs.evolve(before, tables=tables))
+    assert not isinstance(found, Placement)
+    assert tables["model_files"].looks < 15
+    assert tables["model_instances"].looks < 15
