@@ -44,7 +44,8 @@ def replica_plan(
     older = [i for i in alive if i.generation < model.generation or i in evicted or on_drained(i, snapshot)]
     current = [instance for instance in alive if instance not in older]
     wanted = max(model.replicas, 0)
-    end = victims(model, current, snapshot)[: max(len(current) - wanted, 0)]
+    surplus = max(len(current) - wanted, 0)
+    end = victims(model, current, snapshot)[:surplus] if surplus else []  # to rate them costs
     kept = [instance for instance in current if instance not in end]
     # What ends already makes room: what is said to be short was said before.
     is_crowded = any(map(waits_for_room, kept)) and not any(

@@ -6,14 +6,14 @@ import logging
 import math
 import random
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
 import attrs
 import trio
 
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import SERVING
 from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
@@ -128,11 +128,12 @@ class ReplicaReconciler:
         due = []
         for gone in settled.keys() - snapshot.models.keys():
             del settled[gone]
+        emptied = {worker.id for worker in snapshot.workers.values() if worker.draining or worker.taints}
         for model in snapshot.models.values():
             if self._faults.holds(model.id) or self._faults.holds(("plan", model.id)):
                 continue
             with self._faults.row(("plan", model.id)):
-                versions = _versions_of(model, snapshot, now)
+                versions = _versions_of(model, snapshot, emptied, now)
                 if settled.get(model.id) == versions or _is_settled(model, snapshot, now):
                     settled[model.id] = versions
                     self._faults.forget(model.id)  # else the loop would turn for it without end
@@ -183,11 +184,15 @@ def _displaced(instances: Iterable[ModelInstance]) -> Iterator[str]:
     return iter(ended[replaced:])
 
 
-def _versions_of(model: Model, snapshot: Snapshot, now: datetime) -> _Versions:
-    return model.version, tuple(
-        (one.id, one.version, on_drained(one, snapshot) or is_evicted(model, one, snapshot, now))
-        for one in snapshot.instances_of(model.id)
-    )
+def _versions_of(model: Model, snapshot: Snapshot, emptied: Collection[int], now: datetime) -> _Versions:
+    """``emptied`` are the workers that are drained or tainted: mostly there is none."""
+
+    def leaves(one: ModelInstance) -> bool:
+        if not emptied or workers_of(one).isdisjoint(emptied):
+            return False
+        return on_drained(one, snapshot) or is_evicted(model, one, snapshot, now)
+
+    return model.version, tuple((one.id, one.version, leaves(one)) for one in snapshot.instances_of(model.id))
 
 
 def _is_settled(model: Model, snapshot: Snapshot, now: datetime) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpustack.domain.instance import Claim, ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
-from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.snapshot import ClaimIndex, Snapshot
 from gpustack.domain.worker import Condition, WorkerState
 from gpustack.policy.placement import MAKES_ROOM
 from gpustack.policy.reconcile import ReplicaPlan, replica_plan
@@ -190,3 +190,13 @@ def test_a_rollout_ends_with_the_new_generation_alone(replicas: int) -> None:
         ]
     assert [i.generation for i in there] == [2] * replicas
     assert least == replicas
+
+
+def test_nobody_is_rated_where_nobody_ends() -> None:
+    """To rate replicas takes the claims of all instances, and this is asked after each report of one."""
+    here = world(worker(1), worker(2))
+    assert (
+        plan(model(replicas=2), running(1, model()), running(2, model(), on=2), snapshot=here)
+        == ReplicaPlan()
+    )
+    assert ClaimIndex not in here.worked_out

@@ -20,7 +20,7 @@ from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Worker
 from gpustack.errors import Unavailable
 from gpustack.nursery.quarantine import Quarantine
-from gpustack.server import deployment
+from gpustack.server import deployment, reconciler
 from gpustack.server.reconciler import ReplicaReconciler, _orphans
 from gpustack.server.report import InstanceReport, report_instance
 from gpustack.server.scheduler import Scheduler
@@ -365,3 +365,24 @@ async def test_an_eviction_waits_for_no_pause_in_what_workers_report(
             # What it reports concerns nobody here, and comes more often than a second.
             await cluster.change(here, heartbeat_time=datetime.now(UTC))
             await trio.sleep(0.2)
+
+
+async def test_taints_are_looked_at_where_there_are_any(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = [await cluster.worker(name) for name in ("one", "two")]
+    model = await cluster.model("m", replicas=2, ready_replicas=2)
+    _, second = [await cluster.instance(model, on=one) for one in (here, there)]
+    asked: list[int] = []
+
+    def evicted(of: Model, one: ModelInstance, *_: object) -> bool:
+        asked.append(one.id)
+        return False
+
+    monkeypatch.setattr(reconciler, "is_evicted", evicted)
+    service = ReplicaReconciler(cluster.store, random.Random(3))
+    assert service._due(cluster.store.snapshot, {}, cluster.clock()) == []
+    assert asked == []
+    await cluster.change(there, taints=(Taint(key="a", effect=TaintEffect.NO_EXECUTE),))
+    service._due(cluster.store.snapshot, {}, cluster.clock())
+    assert asked == [second.id]
