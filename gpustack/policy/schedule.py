@@ -37,15 +37,27 @@ def place_and_faults(
     try:
         return _place(request, snapshot), {}
     except Exception:  # what only some workers raise is theirs; anything else is raised again
-        faults = _faults_of_workers(request, snapshot)
-        if not 0 < len(faults) < len(snapshot.workers):
-            raise
+        # To ask each by itself costs as much as many decisions, so that it is done only where the other is not enough.
+        for raises in (_raises_among, _raises_alone):
+            raised = ((key, raises(request, worker, snapshot)) for key, worker in snapshot.workers.items())
+            faults = {key: error for key, error in raised if error is not None}
+            if 0 < len(faults) < len(snapshot.workers):
+                try:
+                    return _place_without(request, snapshot, faults), faults
+                except Exception:  # noqa: BLE001  not all were found
+                    continue
+        raise
+
+
+def _place_without(
+    request: PlacementRequest, snapshot: Snapshot, faults: Mapping[int, Exception]
+) -> Placement | Unschedulable:
     sound = {key: worker for key, worker in snapshot.workers.items() if key not in faults}
     placed = _place(request, attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): sound}))
     if isinstance(placed, Unschedulable):
         passed = (unjudged(snapshot.workers[key], error) for key, error in faults.items())
         placed = attrs.evolve(placed, reasons=(*placed.reasons, *passed))
-    return placed, faults
+    return placed
 
 
 def unjudged(worker: Worker, error: Exception) -> Rejection:
@@ -62,13 +74,20 @@ def _place(request: PlacementRequest, snapshot: Snapshot) -> Placement | Unsched
     return Unschedulable(reasons=found, smallest_change=smallest_change(request, snapshot, found))
 
 
-def _faults_of_workers(request: PlacementRequest, snapshot: Snapshot) -> dict[int, Exception]:
-    """The exception that each worker raises when it is decided on alone."""
-    found: dict[int, Exception] = {}
-    for worker in snapshot.workers.values():
-        alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})
-        try:
-            _place(request, alone)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
-            found[worker.id] = error
-    return found
+def _raises_among(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Exception | None:
+    """What a worker raises when it alone is decided on."""
+    try:
+        decide(request, snapshot, among=(worker,))
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
+        return error
+    return None
+
+
+def _raises_alone(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Exception | None:
+    """What a worker raises where there is no other."""
+    alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})
+    try:
+        _place(request, alone)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
+        return error
+    return None

@@ -9,12 +9,13 @@ from gpustack.domain.instance import Claim, Placement
 from gpustack.domain.model import GpuSelector
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, WorkerState, WorkerStatus
-from gpustack.policy import look, verdict
+from gpustack.policy import look, schedule, verdict
 from gpustack.policy.explain import explain
+from gpustack.policy.placement import PlacementRequest, Unschedulable
 from tests.stumble import Stumble
 
 from .shapes import facts_of
-from .worlds import RPC_BUILD, gpu, instance, model, worker, world
+from .worlds import RPC_BUILD, ask, gpu, instance, model, worker, world
 
 SMALL = facts_of("llama-3.2-1b")
 LARGE = facts_of("llama-3.3-70b")
@@ -144,3 +145,21 @@ def test_a_worker_that_cannot_be_looked_at_is_told_beside_the_others(monkeypatch
     crowded = explain(of, instance(1, of), world(worker(1), worker(2, ram=1)), SMALL)
     assert not crowded.fits and not crowded.final
     assert "worker node-a could not be looked at" in crowded.sentence
+
+
+def test_for_one_worker_that_cannot_be_judged_not_each_is_asked_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[PlacementRequest] = []
+
+    def counted(request: PlacementRequest, *_: object) -> str:
+        asked.append(request)
+        return "wait"
+
+    monkeypatch.setattr(schedule, "smallest_change", counted)
+    Stumble(look, "objections", lambda ask, worker, *_, **__: worker.id == 1, times=1000).put(monkeypatch)
+    workers = [worker(key, name=f"w{key}", ram=1) for key in range(1, 21)]
+    found, faults = schedule.place_and_faults(ask(model(1), SMALL), world(*workers))
+    assert isinstance(found, Unschedulable)
+    assert list(faults) == [1]
+    assert len(asked) == 1
