@@ -174,6 +174,8 @@ def classes_of(snapshot: Snapshot) -> WorkerClasses:
     known: WorkerClasses | None = snapshot.worked_out.get(WorkerClasses)
     if known is None:
         former = snapshot.former
+        while former is not None and WorkerClasses not in former.worked_out and former.former is not None:
+            former = former.former  # of those between nobody has asked
         made = WorkerClasses.of(snapshot) if former is None else classes_of(former).following(snapshot)
         known = snapshot.worked_out[WorkerClasses] = made
         snapshot.forget_former()

@@ -315,3 +315,17 @@ def test_the_token_stays_while_nothing_changes_that_decisions_depend_on() -> Non
     swapped = held.changed(without=[5]).changed(instance(6, older, on=1, claim=Claim(ram=GIB)))
     assert classes_of(swapped).groups.keys() == classes_of(held).groups.keys()
     assert classes_of(swapped).token is not classes_of(held).token
+
+
+def test_many_changes_may_come_before_the_classes_are_asked_for() -> None:
+    of = model(1)
+    first = world(worker(1), worker(2), of)
+    before = classes_of(first)
+    snapshot = first
+    for key in range(1, 1500):
+        snapshot = snapshot.changed(instance(key, of))
+    snapshot = snapshot.changed(instance(1, of, on=2, claim=Claim(ram=GIB)))
+    now = classes_of(snapshot)
+    assert now.keys[1] is before.keys[1]
+    assert now.keys[2] == classes_of(world(worker(2), of, *snapshot.instances.values())).keys[2]
+    assert snapshot.former is None
