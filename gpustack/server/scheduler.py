@@ -190,7 +190,9 @@ class Scheduler:
         result, instance = one.ready.result, one.ready.instance
         hopeless = result is not None and result.lasting and one.decision == result.fault
         made_room = f"Made room for {instance.displaced_by}. " if instance.displaced_by else ""
-        reserved = None if one.preemption is None else instance.reserved
+        # While a worker cannot be judged nothing is known of who would make room: what is kept stays so.
+        keeps = one.preemption is not None or (one.worker_faults and one.ready.model.preempts)
+        reserved = instance.reserved if keeps else None
         move = REJECT if hopeless else DEFER
         await self._note(instance.id, move, f"{made_room}{one.decision}", reserved=reserved)
 
@@ -240,6 +242,7 @@ class Scheduler:
                     move = make_move(tx, instance, PLACE, now.note, placement=place, **_SETTLED)
                     found.append(move)
                     snapshot = snapshot.changed(move)
+                    snapshot.forget_former()  # else each of them stays until the last is claimed
             return found
 
         for placed in await self._store.write(work):
