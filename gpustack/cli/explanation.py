@@ -42,7 +42,9 @@ def told(explanation: Mapping[str, Any], terminal: Terminal) -> str:
 
 
 def _changes(explanation: Mapping[str, Any], width: int) -> Iterator[str]:
-    change, listed = explanation.get("smallest_change"), explanation.get("changes") or ()
+    listed = explanation.get("changes") or ()
+    # The scheduler says itself only what it can find out at once: the list may have something smaller.
+    change = listed[0].get("sentence") if listed else explanation.get("smallest_change")
     if change:
         yield from _wrapped(f"Smallest change: {change}", width, "  ")
     if len(listed) > 1 or any(one.get("by_api") for one in listed):

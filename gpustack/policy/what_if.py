@@ -76,9 +76,9 @@ def _kind(text: str, there: Sequence[Device]) -> GpuKind:
         return kind
     known = {one.name.casefold(): one.name for one in (*KINDS, *mine)}
     near = difflib.get_close_matches(text.strip().casefold(), known, n=1, cutoff=0.5)
-    guess = f"did you mean {known[near[0]]}? " if near else ""
+    guess = f"; did you mean {known[near[0]]}?" if near else "."
     raise ValueError(
-        f"The kind of GPU {text.strip()!r} is not known; {guess}Any can be given by size: 4x24GiB"
+        f"The kind of GPU {text.strip()!r} is not known{guess} Any can be given by size: 4x24GiB"
     )
 
 

@@ -246,6 +246,20 @@ def test_what_fits_elsewhere_is_moved_rather_than_stopped() -> None:
     ]
 
 
+def test_one_of_higher_priority_is_stopped_only_where_no_other_would_do_and_that_is_said() -> None:
+    of, high, low = model(cpu_offloading=False), model(2, priority=5), model(3)
+    less = instance(7, high, on=1, claim=Claim(vram={0: 11 * GIB}))
+    more = instance(8, low, on=2, claim=Claim(vram={0: 12 * GIB}))
+    there = [worker(1, gpus=[gpu(0, 16)]), worker(2, gpus=[gpu(0, 16)])]
+    question = ask(of, MIDDLE, instance=instance(9, of))
+    everything = (*there, of, high, low)
+    both = only("stop", Trial(question, world(*everything, less, more), (), known))
+    assert both.sentence == "stop m3-8 (12.0 GiB) on node-b"
+    there[1] = attrs.evolve(there[1], cordoned=True)
+    alone = only("stop", Trial(question, world(*there, of, high, low, less, more), (), known))
+    assert alone.sentence == "stop m2-7 (11.0 GiB, of higher priority) on node-a"
+
+
 def test_a_worker_that_has_just_joined_is_waited_for() -> None:
     of = model()
     outcome = place(ask(of, SMALL, instance=instance(1, of)), world(worker(status=WorkerStatus()), of))

@@ -84,7 +84,7 @@ def test_a_supposed_worker_is_like_the_most_similar_one() -> None:
         ("0xRTX4090", "COUNTxKIND"),
         ("65xRTX4090", "at most 64"),
         ("2xRTX4900", "did you mean RTX 4090?"),
-        ("2xqqqqqqqq", "is not known; Any can be given by size"),
+        ("2xqqqqqqqq", "is not known. Any can be given by size"),
         ("2xL4+lots", "'lots'"),
     ],
 )

@@ -67,7 +67,21 @@ async def _apply(client: AdminClient, name: str, wanted: str, command_line: Comm
     if not remedy.get("by_api"):
         raise command_line.error(f"This is not for the server to do: {remedy.get('sentence')}")
     await make(client, remedy["changes"])
-    return f"Done: {remedy.get('sentence')}; gpustack explain {name} tells what comes of it"
+    return (
+        f"Done: {remedy.get('sentence')}. Changed: {changed(remedy['changes'])}; gpustack explain {name} tells what "
+        "comes of it"
+    )
+
+
+def changed(changes: Sequence[Mapping[str, Any]]) -> str:
+    """What was written, since a sentence may leave a choice, and not say that a model has no replica left."""
+    return ", ".join(
+        f"{one.get('name')} ends"
+        if one["of"] == "model_instance"
+        else f"{one['field']} of {one.get('name')}"
+        + (f" is {one['value']}" if isinstance(one.get("value"), bool | int | str) else "")
+        for one in changes
+    )
 
 
 async def make(client: AdminClient, changes: Sequence[Mapping[str, Any]]) -> None:

@@ -15,15 +15,16 @@ _MOST_TOGETHER = 8
 
 
 def find(trial: Trial) -> Remedy | None:
-    """The one that holds least, of those that would make enough room."""
+    """The one that holds least, of those that would make enough room; of higher priority only where no other would."""
     held = enough(trial)
     tried = held if trial.is_small else held[-_MOST_TOGETHER:]
     together = {instance.id for instance, _ in tried} if trial.spans else set()
-    for instance, size in held:
+    for instance, size in sorted(held, key=lambda pair: _outranks(pair[0], trial)):
+        higher = ", of higher priority" if _outranks(instance, trial) else ""
         there = [trial.snapshot.workers[key] for key in sorted(workers_of(instance))]
         remedy = Remedy(
             kind=KIND,
-            sentence=f"stop {instance.name} ({human_bytes(size)}) on {', '.join(one.name for one in there)}",
+            sentence=f"stop {instance.name} ({human_bytes(size)}{higher}) on {', '.join(one.name for one in there)}",
             changes=(removal(instance), *_fewer(instance, trial)),
             by_api=True,
         )
@@ -31,6 +32,11 @@ def find(trial: Trial) -> Remedy | None:
         if alone or (instance.id in together and trial.helps(remedy)):
             return remedy
     return None
+
+
+def _outranks(instance: ModelInstance, trial: Trial) -> bool:
+    model = trial.snapshot.get(Model, instance.model_id)
+    return model is not None and model.priority > trial.request.model.priority
 
 
 def enough(trial: Trial) -> list[tuple[ModelInstance, int]]:
