@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpustack.cli.terminal import Terminal, harmless, stderr, stdout
 
 FORMS = ("table", "json", "yaml")
 _GAP = "  "
+_NARROWEST = 20
 
 
 @attrs.frozen
@@ -112,7 +114,8 @@ def write_file(command_line: CommandLine, place: str, text: str, *, mode: int = 
 
 
 def draw_table(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:
-    """A table as text. Columns are as wide as what they hold; remarks are never cut."""
+    """A table as text. Columns are as wide as what they hold; remarks are never cut, but on a terminal they are broken
+    between words."""
     grid = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells] for row in rows]
     widths = [
         max(len(head), *(len(row[i].text) for row in grid)) if grid else len(head)
@@ -122,8 +125,15 @@ def draw_table(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) ->
     for row, cells in zip(rows, grid, strict=True):
         lines.append(_line(cells, widths, terminal))
         if row.remark:
-            lines.append(terminal.style(f"  {row.remark}", "dim"))
+            lines += [terminal.style(f"  {line}", "dim") for line in _remark(row.remark, terminal)]
     return "\n".join(lines)
+
+
+def _remark(text: str, terminal: Terminal) -> list[str]:
+    if not terminal.live:
+        return [text]
+    width = max(terminal.width - 3, _NARROWEST)
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _line(cells: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> str:

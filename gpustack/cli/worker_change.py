@@ -15,13 +15,19 @@ from gpustack.cli.phrase import one_line, taints_in_line
 from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal
 from gpustack.domain.taint import TaintEffect
-from gpustack.errors import Conflict
+from gpustack.errors import Conflict, NotFound, Unavailable
 from gpustack.remote.admin_client import AdminClient
 
 _LOOK_EVERY = 1.0
 _LISTED = 3
 _EFFECTS = tuple(effect.value for effect in TaintEffect)
 _WAITING = ("pending", "analyzing", "error")
+_SILENT = ("not_ready", "unreachable")
+_NOTHING_PLACED = (
+    "Nothing is placed on {} any more, but it is not heard: engines may still run on that machine"
+)
+_ATTEMPTS = 30
+"""How many looks in a row the server may be away."""
 
 
 def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
@@ -147,15 +153,33 @@ async def drain(client: AdminClient, worker: Doc) -> None:
 async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, patience: int | None) -> None:
     """Wait until nothing runs there, telling what is left and what its replacements wait for.
 
-    Raises WaitTimeout when it has not come to that within ``patience`` seconds, Conflict when the drain was ended.
+    A server that is away for a while is waited for. Raises WaitTimeout when it has not come to that within ``patience``
+    seconds, Conflict when the drain was ended, Unavailable when the server stays away.
     """
     name, told = worker["name"], set[str]()
-    left, reasons = list[str](), list[str]()
+    left, reasons, failures = list[str](), list[str](), 0
     with trio.move_on_after(math.inf if patience is None else patience):
         while True:
-            there, reasons = _left_of(worker, await client.all(INSTANCES))
+            try:
+                instances = await client.all(INSTANCES)
+                now = await _as_it_is(client, worker)
+            except Unavailable as error:
+                failures += 1
+                if failures >= _ATTEMPTS:
+                    raise Unavailable(f"{error}; {name} goes on being drained") from error
+                await trio.sleep(_LOOK_EVERY)
+                continue
+            failures = 0
+            there, reasons = _left_of(worker, instances)
+            if now.get("state") in _SILENT:
+                reasons.insert(0, f"{name} is not heard: what runs there cannot be ended until it is")
             if not there:
-                print(f"{name} is empty: nothing runs there any more")
+                silent = now.get("state") in _SILENT
+                print(
+                    _NOTHING_PLACED.format(name)
+                    if silent
+                    else f"{name} is empty: nothing runs there any more"
+                )
                 return
             if there != left:
                 terminal.say(f"{name} still runs {', '.join(there)}")
@@ -164,13 +188,21 @@ async def until_empty(client: AdminClient, worker: Doc, terminal: Terminal, pati
                 if reason not in told:
                     told.add(reason)
                     terminal.say(reason)
-            if not (await client.get(f"{WORKERS}/{worker['id']}")).get("draining"):
+            if not now.get("draining"):
                 raise Conflict(f"The drain of {name} was ended before it was empty")
             await trio.sleep(_LOOK_EVERY)
     why = f": {'; '.join(reasons)}" if reasons else ""
     raise WaitTimeout(
         f"{name} still runs {', '.join(left) or 'something'} after {patience} s, and goes on being drained{why}"
     )
+
+
+async def _as_it_is(client: AdminClient, worker: Doc) -> Doc:
+    """The worker by now; nothing where it was removed."""
+    try:
+        return await client.get(f"{WORKERS}/{worker['id']}")
+    except NotFound:
+        return {}
 
 
 def _left_of(worker: Doc, instances: Sequence[Doc]) -> tuple[list[str], list[str]]:

@@ -191,7 +191,8 @@ def test_a_change_that_explain_tells_is_made_and_the_replica_runs(shell: Shell, 
     assert shell.daemon.call("POST", "/v1/models", model)[0] == 200
     shell.daemon.until(lambda: "is not labelled zone=b" in shell.good("ps", "lonely"), "says why")
     assert "* label: label worker" in shell.good("explain", "lonely")
-    assert shell.good("explain", "lonely", "--apply=label").startswith("Done: label worker")
+    done = shell.good("explain", "lonely", "--apply=label")
+    assert done.startswith("Done: label worker") and ". Changed: labels of " in done
     shell.good("run", "lonely", "Who are you?")
     assert "Scores " in shell.good("explain", "lonely")
     shell.good("rm", "lonely")
@@ -379,6 +380,9 @@ def test_a_cluster_is_kept_in_files_planned_and_taken_one_step_back(shell: Shell
     assert (shell.cwd / "plan.json").stat().st_mode & 0o777 == 0o600
     assert shell.good("apply", "--plan", "plan.json") == "Model/kept changed\n  replicas: 1 -> 3\n"
     assert "model kept (changed)" in shell.bad("apply", "--plan", "plan.json")
+    again = ("plan", "-f", "kept.yaml", "--out", "plan.json")
+    assert "gpustack apply --plan plan.json carries it out" in shell(*again).stderr
+    assert "it is a question" in shell(*again, "--add-worker", "1x24GiB").stderr
     assert shell.good("rollback", "kept") == "kept is as at revision 1\n  replicas: 3 -> 1\n"
     rows = [line.split()[:1] for line in shell.good("revisions", "kept").splitlines()[1:]]
     assert rows == [["3"], ["2"], ["1"]]

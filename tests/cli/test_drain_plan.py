@@ -56,3 +56,5 @@ def test_the_list_of_workers_shows_how_far_a_drain_is() -> None:
     drain = {"of": 3, "left": ["m-1"], "waits_for": []}
     shown = {"name": "a", "state": "ready", "draining": True, "cordoned": True, "drain": drain}
     assert _row(shown, Clock().now).remark == "1 of 3 left"
+    silent = {**shown, "state": "not_ready", "state_message": "not heard for 20 s"}
+    assert _row(silent, Clock().now).remark == "not heard for 20 s; being drained"

@@ -29,6 +29,15 @@ def test_columns_are_aligned_and_remarks_follow_their_row() -> None:
     ]
 
 
+def test_a_remark_is_broken_between_words_where_a_person_reads_it() -> None:
+    words = [f"word-{n}" for n in range(20)]
+    rows = [Row(["a"], remark=" ".join(words))]
+    shown = draw_table(["NAME"], rows, Terminal(io.StringIO(), live=True, width=30)).splitlines()[2:]
+    assert max(map(len, shown)) < 30 and " ".join(line.strip() for line in shown).split() == words
+    assert all(line.startswith("  word-") for line in shown)
+    assert len(draw_table(["NAME"], rows, Terminal(io.StringIO(), width=30)).splitlines()) == 3, "in a pipe"
+
+
 def test_colours_do_not_move_columns() -> None:
     rows = [Row([Cell("x", "red"), "1"]), Row([Cell("yyy", "green"), "2"])]
     plain = draw_table(["A", "B"], rows, Terminal(io.StringIO()))

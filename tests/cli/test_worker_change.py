@@ -10,6 +10,8 @@ from gpustack.cli import worker_change
 from gpustack.cli.failure import UsageError, WaitTimeout
 from gpustack.cli.phrase import taints_in_line
 from gpustack.cli.terminal import Terminal
+from gpustack.errors import Unavailable
+from gpustack.remote.http import RemoteConnectionError
 
 WORKER = {"id": 1, "name": "node-a", "draining": True}
 CLOSED = "Worker node-a is being drained"
@@ -20,12 +22,18 @@ class Cluster:
 
     def __init__(self, *instances: dict[str, object]) -> None:
         self.instances = list(instances)
+        self.worker = WORKER
+        self.away = 0
+        """How many questions get no answer."""
 
     async def all(self, path: str) -> list[dict[str, object]]:
+        self.away -= 1
+        if self.away >= 0:
+            raise RemoteConnectionError("http://s/v1/model-instances", "cannot be reached")
         return self.instances
 
     async def get(self, path: str) -> dict[str, object]:
-        return WORKER
+        return self.worker
 
 
 def pair(number: int, message: str = CLOSED) -> tuple[dict[str, object], dict[str, object]]:
@@ -58,6 +66,28 @@ async def test_replacements_that_wait_for_the_same_are_told_in_one_line() -> Non
 async def test_each_reason_is_told_with_those_whose_it_is() -> None:
     lines, _ = await waited(*pair(1), *pair(2, "no room"), *pair(3))
     assert lines[1:] == [f"m1-new, m3-new are pending: {CLOSED}", "m2-new is pending: no room"]
+
+
+async def test_what_is_not_known_of_a_worker_that_is_silent_is_not_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = Cluster()
+    for state, said in (("ready", "is empty: nothing runs"), ("unreachable", "engines may still run")):
+        cluster.worker = {**WORKER, "state": state}
+        await worker_change.until_empty(cluster, WORKER, Terminal(io.StringIO()), 0)  # type: ignore[arg-type]
+        assert said in capsys.readouterr().out
+
+
+async def test_a_server_that_is_away_for_a_while_is_waited_for(
+    capsys: pytest.CaptureFixture[str], autojump_clock: object
+) -> None:
+    cluster = Cluster()
+    cluster.away = 5
+    await worker_change.until_empty(cluster, WORKER, Terminal(io.StringIO()), None)  # type: ignore[arg-type]
+    assert "node-a is empty" in capsys.readouterr().out
+    cluster.away = 1000
+    with pytest.raises(Unavailable, match="node-a goes on being drained"):
+        await worker_change.until_empty(cluster, WORKER, Terminal(io.StringIO()), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

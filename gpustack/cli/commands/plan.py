@@ -19,13 +19,14 @@ Options:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
 from gpustack.cli.command_line import read
 from gpustack.cli.session import Doc, open_session
-from gpustack.cli.terminal import Terminal, stdout
+from gpustack.cli.terminal import Terminal, stderr, stdout
 
 if TYPE_CHECKING:
     from gpustack.cli.manifest_file import FileDocument
@@ -51,6 +52,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         documents = [one.document.value for one in files]
         document = {**question, "documents": documents, "plan": found}
         output.write_file(command_line, out, output.as_json(document) + "\n")
+        stderr(env).say(_what_for(out, question))
     return 0
 
 
@@ -60,6 +62,15 @@ async def _ask(
     from gpustack.cli.manifest_file import PLANS, send
 
     return await send(client, PLANS, files, question)
+
+
+def _what_for(out: str, question: Mapping[str, Sequence[str]]) -> str:
+    supposed = [_QUESTION[field] for field in ("add_workers", "lose_workers") if question[field]]
+    if supposed:
+        return (
+            f"The plan is in {out}. With {' and '.join(supposed)} it is a question: it cannot be carried out"
+        )
+    return f"The plan is in {out}; gpustack apply --plan {shlex.quote(out)} carries it out"
 
 
 def _told(plan: Doc, question: Mapping[str, Sequence[str]], terminal: Terminal) -> Iterator[str]:

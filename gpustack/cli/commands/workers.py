@@ -68,7 +68,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         awaited = verb == "drain" and not command_line.flag("--no-wait")
         names = command_line.many("NAME")
         terminal = stderr(env) if awaited else None
-        open_session(env).run(lambda client: _act(client, names, change, patience, terminal))
+        begun: list[str] = []
+        try:
+            open_session(env).run(lambda client: _act(client, names, change, patience, terminal, begun))
+        except KeyboardInterrupt:
+            if terminal is not None and begun:
+                terminal.say(_goes_on(begun))
+            raise
         return 0
     workers, losses = open_session(env).run(_listed)
     row = partial(_row, now=datetime.now(UTC))
@@ -107,18 +113,29 @@ async def _act(
     change: Callable[[AdminClient, Doc], Awaitable[None]],
     patience: int | None,
     terminal: Terminal | None,
+    begun: list[str],
 ) -> None:
-    """Change every worker that is named, or none if one of them is unknown. With a terminal, wait until they are
-    empty."""
+    """Change every worker that is named, or none if one of them is unknown; those that are go to ``begun``. With a
+    terminal, wait until they are empty."""
     from gpustack.cli.lookup import workers_named
     from gpustack.cli.worker_change import until_empty
 
     workers = await workers_named(client, names)
     for worker in workers:
         await change(client, worker)
+        begun.append(str(worker["name"]))
     if terminal is not None:
         for worker in workers:
             await until_empty(client, worker, terminal, patience)
+
+
+def _goes_on(names: Sequence[str]) -> str:
+    """What is left to know of drains that are not waited for any more."""
+    go = "goes" if len(names) == 1 else "go"
+    return (
+        f"{', '.join(names)} {go} on being drained: gpustack workers shows how far that is, gpustack workers uncordon "
+        f"{' '.join(names)} ends it"
+    )
 
 
 async def _listed(client: AdminClient) -> tuple[list[Doc], list[Doc] | None]:
@@ -189,7 +206,9 @@ def _why(worker: Doc, state: str) -> str:
         from gpustack.cli.drain_plan import progress
 
         return progress(drain)
-    return "" if state == "ready" else phrase.one_line(worker.get("state_message"))
+    why = "" if state == "ready" else phrase.one_line(worker.get("state_message"))
+    closed = "being drained" if worker.get("draining") else "cordoned" if worker.get("cordoned") else ""
+    return "; ".join(filter(None, (why, closed if closed != state and state != "draining" else "")))
 
 
 def _tainted(worker: Doc) -> str:
