@@ -1,10 +1,13 @@
-"""What ``gpustack workers`` says of the loss of a worker."""
+"""What ``gpustack workers`` says of the loss of a worker, and ``gpustack plan`` of what would wait."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+from gpustack.cli.commands.plan import _waiting
 from gpustack.cli.commands.workers import survival_lines
+from gpustack.cli.terminal import Terminal
 
 
 def loss(worker: str, *stops: str, **more: Any) -> dict[str, Any]:
@@ -20,3 +23,13 @@ def test_models_that_would_not_survive_are_named_and_silence_is_no_answer() -> N
     many = survival_lines([loss(f"w{n}", *"abcde") for n in range(5)])
     assert many[0] == "Without w0 there would be no a, b, c and 2 more."
     assert many[3] == "So it is of 2 more workers."
+
+
+def test_new_instances_that_wait_for_the_same_are_told_once() -> None:
+    new = {"model": "m", "stopped": False, "why": "no room"}
+    waits = [new, new, {**new, "why": "no disk"}, {**new, "instance": "m-1", "stopped": True}, new]
+    assert list(_waiting(waits, Terminal(io.StringIO()))) == [
+        "waits m (3 new instances): no room",
+        "waits m (a new instance): no disk",
+        "stops m-1: no room",
+    ]

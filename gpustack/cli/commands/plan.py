@@ -108,10 +108,19 @@ def _instances(plan: Doc, terminal: Terminal) -> Iterator[str]:
         yield f"{terminal.style('ends', 'yellow')}  {one['instance']}: {one['why']}"
         if one.get("place"):
             yield f"  it is now on {one['place']}"
-    for one in plan["waits"]:
-        name = one.get("instance") or f"{one['model']} (a new instance)"
-        verb = "stops" if one["stopped"] else "waits"
-        yield f"{terminal.style(verb, 'red')} {name}: {phrase.one_line(one['why'])}"
+    yield from _waiting(plan["waits"], terminal)
+
+
+def _waiting(waits: Sequence[Doc], terminal: Terminal) -> Iterator[str]:
+    """Those that have no place, new ones of a model that wait for the same together."""
+    alike: dict[tuple[str, ...], list[Doc]] = {}
+    for one in waits:
+        own = str(one.get("instance") or "")
+        alike.setdefault((own, str(one["model"]), phrase.one_line(one["why"])), []).append(one)
+    for (own, model, why), found in alike.items():
+        new = "a new instance" if len(found) == 1 else f"{len(found)} new instances"
+        verb = "stops" if found[0]["stopped"] else "waits"
+        yield f"{terminal.style(verb, 'red')} {own or f'{model} ({new})'}: {why}"
 
 
 def _fetched(fetch: Doc) -> str:
