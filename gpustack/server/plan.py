@@ -192,7 +192,7 @@ def workers_named(snapshot: Snapshot, names: Sequence[str]) -> list[int]:
     """The ids of the workers of these names. Raises ``NotFound`` with all that there are not."""
     by_name = {worker.name: key for key, worker in snapshot.workers.items()}
     if unknown := [name for name in names if name not in by_name]:
-        raise NotFound(f"There is no worker {', '.join(map(repr, unknown))}")
+        raise NotFound(f"There is no worker {', '.join(map(repr, unknown))}; gpustack workers shows them")
     return [by_name[name] for name in names]
 
 

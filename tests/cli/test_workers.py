@@ -22,7 +22,7 @@ def test_models_that_would_not_survive_are_named_and_silence_is_no_answer() -> N
     assert told == ["Without a there would be no m, n.", "gpustack plan --lose WORKER shows more."]
     many = survival_lines([loss(f"w{n}", *"abcde") for n in range(5)])
     assert many[0] == "Without w0 there would be no a, b, c and 2 more."
-    assert many[3] == "So it is of 2 more workers."
+    assert many[3] == "Without each of 2 more there would be models missing too."
 
 
 def test_new_instances_that_wait_for_the_same_are_told_once() -> None:

@@ -36,6 +36,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "hardware", argv)
     if command_line.flag("dump"):
         return _dump(command_line, stderr(env))
+    command_line.choice("--output", *output.FORMS)  # refused before anything is looked at
     status = _look()
     for fault in status.detection_faults:
         stderr(env).say(fault)

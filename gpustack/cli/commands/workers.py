@@ -166,7 +166,7 @@ def survival_lines(losses: list[Doc] | None) -> list[str]:
         ]
         left = len(stopped) - _SHOWN
         more = (
-            [f"So it is of {left} more workers." if left > 1 else "So it is of 1 more worker."]
+            [f"Without {f'each of {left}' if left > 1 else 'one'} more there would be models missing too."]
             if left > 0
             else []
         )
