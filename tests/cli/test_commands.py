@@ -178,7 +178,7 @@ def test_what_can_never_fit_ends_at_once_and_leaves_nothing_in_the_way(shell: Sh
     assert not changes["machine"]["by_api"] and changes["machine"]["added"]["ram"] > 1 << 30
     shown = shell.good("explain", "stays")
     assert max(map(len, shown.splitlines())) < 80
-    assert "Smallest change: " in shown and f"machine: {changes['machine']['sentence'][:20]}" in shown
+    assert f"Smallest change: {changes['machine']['sentence'][:20]}" in shown
     for wanted, why in (("machine", "not for the server to do"), ("nonsense", "no change 'nonsense'")):
         ran = shell("explain", "stays", f"--apply={wanted}")
         assert ran.returncode == 2 and why in ran.stderr
