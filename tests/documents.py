@@ -106,7 +106,9 @@ silent past `--reschedule-grace`: see below. `gpustack servers` uses the word fo
 - A restart within the grace comes back to its places and files. While no other worker takes instances the places are
   kept longer, for nobody else could use them.
 - `gpustack workers drain NAME` waits until the worker is empty; then stop the machine. What finds no room elsewhere
-  goes on there, and the command says what it waits for. `gpustack workers uncordon NAME` ends the drain.
+  goes on there, and the command says what it waits for. `gpustack workers uncordon NAME` ends the drain; Ctrl-C and a
+  `--timeout` only end the waiting, and a server that is away for half a minute is waited for. Of a worker that is not
+  heard nobody knows whether its engines have ended, and the command says so.
 - `gpustack start --leave` makes each stop a drain; a second signal stops at once. Under systemd the daemon asks for the
   time that this may take.
 - What is removed or scaled down while its worker is stopped goes at once: its engine has ended with the worker.
