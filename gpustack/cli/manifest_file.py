@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import attrs
 
 from gpustack.cli.command_line import CommandLine
 from gpustack.cli.failure import UsageError
+from gpustack.cli.input_file import read_input
 from gpustack.cli.session import Doc
 from gpustack.domain.yaml_lines import LineFault, Mark, YamlDocument, read_documents
 
@@ -60,7 +60,7 @@ def read_manifest_files(command_line: CommandLine, names: Sequence[str]) -> list
     faults: list[str] = []
     for name in names:
         for file in _files(command_line, name):
-            documents, wrong = read_documents(_content(command_line, file))
+            documents, wrong = read_documents(read_input(command_line, file, LONGEST))
             shown = "stdin" if file == "-" else file
             found += [FileDocument(shown, document) for document in documents]
             faults += [_told(shown, fault) for fault in wrong]
@@ -83,20 +83,6 @@ def _files(command_line: CommandLine, name: str) -> list[str]:
     if not found:
         raise command_line.error(f"{name}: this folder has no file that ends in {', '.join(_SUFFIXES)}")
     return found
-
-
-def _content(command_line: CommandLine, name: str) -> bytes:
-    try:
-        if name == "-":
-            raw = sys.stdin.buffer.read(LONGEST + 1)
-        else:
-            with Path(name).open("rb") as file:
-                raw = file.read(LONGEST + 1)
-    except OSError as error:
-        raise command_line.error(f"{name}: {error.strerror or error}") from error
-    if len(raw) > LONGEST:
-        raise command_line.error(f"{name}: is longer than {LONGEST >> 20} MiB: divide it among several files")
-    return raw
 
 
 async def send(

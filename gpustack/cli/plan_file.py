@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from gpustack.cli.command_line import CommandLine
+from gpustack.cli.input_file import read_input
 from gpustack.cli.session import Doc
 
 _LONGEST = 16 << 20
@@ -18,12 +18,7 @@ _SUPPOSED = {
 
 def read_plan(command_line: CommandLine, name: str) -> Doc:
     """What the server needs to carry a plan out. Raises UsageError for what is no plan, or only a question."""
-    try:
-        with Path(name).open("rb") as file:
-            raw = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise command_line.error(f"{name}: {error.strerror or error}") from error
-    plan = _plan_in(raw)
+    plan = _plan_in(read_input(command_line, name, _LONGEST))
     if plan is None:
         raise command_line.error(f"{name}: this is no plan that gpustack plan --out has written")
     for field, what in _SUPPOSED.items():
@@ -41,7 +36,7 @@ def read_plan(command_line: CommandLine, name: str) -> Doc:
 
 def _plan_in(raw: bytes) -> Doc | None:
     try:
-        found: Any = json.loads(raw) if len(raw) <= _LONGEST else None
+        found: Any = json.loads(raw)
     except (ValueError, RecursionError):
         return None
     plan = found.get("plan") if isinstance(found, dict) else None

@@ -153,10 +153,6 @@ class Device:
         """Its number among the devices of its vendor."""
         return self.index % FAMILY_STRIDE
 
-    def link_to(self, index: int) -> DeviceLink | None:
-        """How it is joined to another device of its machine; ``None`` where that is not known."""
-        return next((link for link in self.links if index in link.indexes), None)
-
     @property
     def ways(self) -> Mapping[int, DeviceLink]:
         """The nearest link to each other device of its machine to which one is known, by index. Made in bounded time,

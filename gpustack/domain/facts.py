@@ -148,18 +148,14 @@ class GgufShape:
     """The last ones, which look into the cache of earlier layers (``attention.shared_kv_layers``)."""
     next_token_layers: int = attrs.field(default=0, validator=_countable)
     """The last ones of the file, which predict further tokens: loaded, but not run with the others."""
-    decoder_layers: int | None = attrs.field(default=None, validator=_countable)
-    """Of models that have an encoder too."""
     indexer_key_length: int = attrs.field(default=0, validator=_countable)
     """Sparse attention keeps so many further numbers of a token."""
     indexer_layers: tuple[bool, ...] = attrs.field(default=(), validator=_countable)
     """Which layers have an index of their own, the others use that of an earlier one; empty is all."""
-    indexer_heads: int = attrs.field(default=0, validator=_countable)
     compress_ratios: tuple[int, ...] = attrs.field(default=(), validator=_countable)
     """DeepSeek 4: tokens that become one in the cache of a layer; 0 where only a window is kept."""
     layer_input_length: int = attrs.field(default=0, validator=_countable)
     """Numbers of a token that each layer gets of its own (``embedding_length_per_layer_input``)."""
-    value_length_mla: int | None = attrs.field(default=None, validator=_countable)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

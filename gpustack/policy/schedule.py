@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -38,9 +38,8 @@ def place_and_faults(
         return _place(request, snapshot), {}
     except Exception:  # what only some workers raise is theirs; anything else is raised again
         # To ask each by itself costs as much as many decisions, so that it is done only where the other is not enough.
-        for raises in (_raises_among, _raises_alone):
-            raised = ((key, raises(request, worker, snapshot)) for key, worker in snapshot.workers.items())
-            faults = {key: error for key, error in raised if error is not None}
+        for asked in (_decide_among, _place_alone):
+            faults = _faults(asked, request, snapshot)
             if 0 < len(faults) < len(snapshot.workers):
                 try:
                     return _place_without(request, snapshot, faults), faults
@@ -74,20 +73,25 @@ def _place(request: PlacementRequest, snapshot: Snapshot) -> Placement | Unsched
     return Unschedulable(reasons=found, smallest_change=smallest_change(request, snapshot, found))
 
 
-def _raises_among(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Exception | None:
-    """What a worker raises when it alone is decided on."""
-    try:
-        decide(request, snapshot, among=(worker,))
-    except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
-        return error
-    return None
+def _decide_among(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> None:
+    """Decide on a worker alone, where the others are there."""
+    decide(request, snapshot, among=(worker,))
 
 
-def _raises_alone(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> Exception | None:
-    """What a worker raises where there is no other."""
-    alone = attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): {worker.id: worker}})
-    try:
-        _place(request, alone)
-    except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
-        return error
-    return None
+def _place_alone(request: PlacementRequest, worker: Worker, snapshot: Snapshot) -> None:
+    """Place it where there is no other worker."""
+    alone = {worker.id: worker}
+    _place(request, attrs.evolve(snapshot, tables={**snapshot.tables, table_of(Worker): alone}))
+
+
+def _faults(
+    asked: Callable[[PlacementRequest, Worker, Snapshot], None], request: PlacementRequest, snapshot: Snapshot
+) -> dict[int, Exception]:
+    """What each worker raises when it is asked so, by its id."""
+    found: dict[int, Exception] = {}
+    for key, worker in snapshot.workers.items():
+        try:
+            asked(request, worker, snapshot)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this worker's
+            found[key] = error
+    return found

@@ -190,6 +190,11 @@ class Trial:
             if left <= 0:
                 return
 
+    def first_of(self, of_worker: Callable[[Worker], Remedy | None]) -> Remedy | None:
+        """What a remedy finds at a worker, the first of ``MOST_TRIED`` at which it finds anything."""
+        found = (of_worker(group[0]) for group in self.around[:MOST_TRIED])
+        return next((remedy for remedy in found if remedy is not None), None)
+
     def largest(self, low: int, high: int, fits: Callable[[int], bool]) -> int | None:
         """The largest number from ``low`` to ``high`` that fits, where whatever is less fits too, if any."""
         if high < low or not fits(low):

@@ -55,11 +55,11 @@ async def test_links_are_told_of_pairs_of_cards_and_of_both_the_same(look: Look)
     whole = [device for device in found if device.fault is None and device.slice_profile is None]
     for device in whole:
         for other in whole:
-            there, back = device.link_to(other.index), other.link_to(device.index)
+            there, back = device.ways.get(other.index), other.ways.get(device.index)
             assert (there is None) == (back is None)
             if there is not None and back is not None:
                 assert (there.kind, there.count) == (back.kind, back.count)
-        assert device.link_to(device.index) is None
+        assert device.ways.get(device.index) is None
         assert len(whole) > 1 or device.links == ()
 
 

@@ -64,8 +64,8 @@ async def test_cards_that_are_cabled_to_one_another_are_told_from_the_rest(
         DeviceLink(kind=LinkKind.NODE, indexes=(2,)),
         DeviceLink(kind=LinkKind.SYSTEM, indexes=(3,)),
     )
-    assert found[0].link_to(1) == fabric(1, count=2)
-    assert found[0].link_to(7) is None
+    assert found[0].ways.get(1) == fabric(1, count=2)
+    assert found[0].ways.get(7) is None
 
 
 @pytest.mark.parametrize(

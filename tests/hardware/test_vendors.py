@@ -220,7 +220,7 @@ def test_ascend() -> None:
     assert second.network == DeviceNetwork(inet="10.0.0.8", netmask="255.255.0.0")
     assert third.fault is not None and "Critical" in third.fault
     assert first.links == (DeviceLink(kind=LinkKind.FABRIC, indexes=(1, 2)),)
-    assert second.link_to(2) == DeviceLink(kind=LinkKind.SYSTEM, indexes=(2,))
+    assert second.ways.get(2) == DeviceLink(kind=LinkKind.SYSTEM, indexes=(2,))
 
 
 def test_ascend_cards_of_other_shapes() -> None:

@@ -10,9 +10,10 @@ import trio
 
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor, new_reactor
+from gpustack.server.facts import FactsCache
 from gpustack.store import StoreSettings, open_store
 
-from .cluster import Clock, Cluster
+from .cluster import Clock, Cluster, Settled
 
 
 @pytest.fixture
@@ -23,6 +24,18 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         await nursery.start(store.run)
         yield Cluster(store=store, clock=clock)
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def settled(cluster: Cluster) -> Settled:
+    return Settled(cluster)
+
+
+@pytest.fixture
+async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
+    source = cluster.facts()
+    await nursery.start(lambda task_status: source.run(task_status=task_status))
+    return source
 
 
 @pytest.fixture

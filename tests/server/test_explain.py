@@ -12,13 +12,6 @@ from gpustack.server.facts import FactsCache
 from .cluster import Cluster
 
 
-@pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
-    source = cluster.facts()
-    await nursery.start(lambda task_status: source.run(task_status=task_status))
-    return source
-
-
 async def test_a_header_is_waited_for_and_then_used(cluster: Cluster, facts: FactsCache) -> None:
     await cluster.worker("a")
     instance = await cluster.instance(await cluster.model("m"))

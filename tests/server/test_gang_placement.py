@@ -27,13 +27,6 @@ from .cluster import Cluster, Settled
 from .test_liveness import watching
 
 
-@pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
-    source = cluster.facts()
-    await nursery.start(lambda task_status: source.run(task_status=task_status))
-    return source
-
-
 async def placing(cluster: Cluster, nursery: trio.Nursery, facts: FactsCache, store: Any = None) -> None:
     service = Scheduler(store or cluster.store, facts)
     await nursery.start(lambda task_status: service.run(task_status=task_status))

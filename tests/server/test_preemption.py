@@ -28,18 +28,6 @@ Start = Callable[[], Any]
 
 
 @pytest.fixture
-def settled(cluster: Cluster) -> Settled:
-    return Settled(cluster)
-
-
-@pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
-    source = cluster.facts()
-    await nursery.start(lambda task_status: source.run(task_status=task_status))
-    return source
-
-
-@pytest.fixture
 async def loops(cluster: Cluster, nursery: trio.Nursery, facts: FactsCache) -> None:
     for service in (Scheduler(cluster.store, facts), ReplicaReconciler(cluster.store, random.Random(3))):
         await nursery.start(lambda task_status, s=service: s.run(task_status=task_status))
@@ -59,6 +47,15 @@ async def occupied(cluster: Cluster, of: Model, worker: Worker, gib: float) -> M
     return await cluster.instance(of, on=worker, claim=Claim(ram=int(gib * GIB)))
 
 
+async def full(cluster: Cluster, settled: Settled) -> tuple[Worker, Model, ModelInstance]:
+    """A worker of which a replica of low priority holds most."""
+    worker = await cluster.worker("a", ram=12)
+    low = await deployed(cluster, "low", 8, replicas=1)
+    victim = await occupied(cluster, low, worker, 8)
+    await settled()
+    return worker, low, victim
+
+
 def replicas(cluster: Cluster, of: Model) -> list[ModelInstance]:
     return cluster.snapshot.instances_of(of.id)
 
@@ -72,10 +69,7 @@ async def ended(cluster: Cluster, instance: ModelInstance) -> None:
 async def test_one_of_lower_priority_makes_room_and_waits_again(
     cluster: Cluster, settled: Settled, loops: None
 ) -> None:
-    worker = await cluster.worker("a", ram=12)
-    low = await deployed(cluster, "low", 8, replicas=1)
-    victim = await occupied(cluster, low, worker, 8)
-    await settled()
+    worker, low, victim = await full(cluster, settled)
     high = await deployed(cluster, "high", 6, priority=100, preempts=True)
     await settled()
     going, after = replicas(cluster, low)
@@ -165,10 +159,7 @@ async def test_a_server_that_starts_in_between_goes_on(
 async def test_a_place_is_kept_only_as_long_as_it_is_asked_for(
     cluster: Cluster, settled: Settled, loops: None
 ) -> None:
-    worker = await cluster.worker("a", ram=12)
-    low = await deployed(cluster, "low", 8, replicas=1)
-    victim = await occupied(cluster, low, worker, 8)
-    await settled()
+    _, low, victim = await full(cluster, settled)
     high = await deployed(cluster, "high", 8, priority=5, preempts=True)
     await settled()
     await deployment.update_model(cluster.store, high.id, {"preempts": False, "priority": -5})

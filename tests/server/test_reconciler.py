@@ -39,11 +39,6 @@ async def replicas(cluster: Cluster, nursery: trio.Nursery) -> ReplicaReconciler
     return service
 
 
-@pytest.fixture
-def settled(cluster: Cluster) -> Settled:
-    return Settled(cluster)
-
-
 def alive(cluster: Cluster, model: Model) -> list[str]:
     return [i.name for i in cluster.snapshot.instances_of(model.id) if i.deleted_at is None]
 

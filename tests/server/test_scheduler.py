@@ -31,18 +31,6 @@ RUNNER = WorkerStatus(memory=Memory(total=64 * GIB), engines=(CPU_BUILD, CUSTOM)
 
 
 @pytest.fixture
-def settled(cluster: Cluster) -> Settled:
-    return Settled(cluster)
-
-
-@pytest.fixture
-async def facts(cluster: Cluster, nursery: trio.Nursery) -> FactsCache:
-    source = cluster.facts()
-    await nursery.start(lambda task_status: source.run(task_status=task_status))
-    return source
-
-
-@pytest.fixture
 async def scheduler(cluster: Cluster, nursery: trio.Nursery, facts: FactsCache) -> Scheduler:
     service = Scheduler(cluster.store, facts)
     await nursery.start(lambda task_status: service.run(task_status=task_status))

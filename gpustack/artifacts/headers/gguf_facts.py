@@ -177,13 +177,10 @@ def _shape(said: _Metadata, tensors: Sequence[GgufTensor]) -> GgufShape:
         window_value_length=said.count("attention.value_length_swa"),
         shared_layers=number("attention.shared_kv_layers"),
         next_token_layers=number("nextn_predict_layers"),
-        decoder_layers=said.count("decoder_block_count"),
         indexer_key_length=number("attention.indexer.key_length"),
         indexer_layers=tuple(kind > 0 for kind in said.per_layer("attention.indexer.types")),
-        indexer_heads=number("attention.indexer.head_count"),
         compress_ratios=said.per_layer("attention.compress_ratios"),
         layer_input_length=number("embedding_length_per_layer_input"),
-        value_length_mla=said.count("attention.value_length_mla"),
     )
 
 

@@ -22,15 +22,14 @@ Options:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpustack.cli import output, phrase
 from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.input_file import read_input
 from gpustack.cli.output import Row
 from gpustack.cli.session import Doc, open_session
 
@@ -87,16 +86,7 @@ def _documents(command_line: CommandLine) -> list[Doc]:
 
     name = command_line.required("--file")
     try:
-        if name == "-":
-            raw = sys.stdin.buffer.read(_LONGEST + 1)
-        else:
-            with Path(name).open("rb") as file:
-                raw = file.read(_LONGEST + 1)
-        if len(raw) > _LONGEST:
-            raise command_line.error(f"{name}: is longer than {_LONGEST} bytes")
-        found = read_yaml(raw)
-    except OSError as error:
-        raise command_line.error(f"{name}: {error.strerror or error}") from error
+        found = read_yaml(read_input(command_line, name, _LONGEST))
     except Invalid as error:
         raise command_line.error(f"{name}: {error}") from error
     documents = found if isinstance(found, list) else [found]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from gpustack.domain.unit import MIB, human_bytes
 from gpustack.domain.worker import Worker
 from gpustack.policy.remedy import Remedy, of_worker
-from gpustack.policy.trial import MOST_TRIED, Trial, changing
+from gpustack.policy.trial import Trial, changing
 
 RANK = 70
 KIND = "reserve"
@@ -15,10 +16,7 @@ KIND = "reserve"
 
 def find(trial: Trial) -> Remedy | None:
     """Of memory alone where that suffices, else of video memory alone, else of both; in whole MiB."""
-    for group in trial.around[:MOST_TRIED]:
-        if (found := _of_worker(trial, group[0])) is not None:
-            return found
-    return None
+    return trial.first_of(partial(_of_worker, trial))
 
 
 def _of_worker(trial: Trial, worker: Worker) -> Remedy | None:

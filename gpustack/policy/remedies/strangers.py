@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from gpustack.domain.device import Device
 from gpustack.domain.unit import MIB, human_bytes
 from gpustack.domain.worker import Worker
 from gpustack.policy.remedy import GPU_FOREIGN, Remedy, of_worker
-from gpustack.policy.trial import MOST_TRIED, Trial, changing
+from gpustack.policy.trial import Trial, changing
 
 RANK = 68
 KIND = "strangers"
@@ -16,10 +17,7 @@ KIND = "strangers"
 
 def find(trial: Trial) -> Remedy | None:
     """On one GPU where that suffices, and there no more than is needed, in whole MiB; else on all of a worker."""
-    for group in trial.around[:MOST_TRIED]:
-        if (found := _of_worker(trial, group[0])) is not None:
-            return found
-    return None
+    return trial.first_of(partial(_of_worker, trial))
 
 
 def _of_worker(trial: Trial, worker: Worker) -> Remedy | None:
