@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import ports
+from tests.at_once import AtOnce
 from tests.browser import Visitor, running_browser
 from tests.databases import Server, running
 from tests.fakes.hub import Hub, running_hub
 from tests.fakes.nvml import FakeNvml, build_nvml
 from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
+
+
+@pytest.hookimpl(trylast=True)  # the terminal reporter comes first
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(AtOnce(reporter))
 
 
 @pytest.fixture(scope="session")
