@@ -35,6 +35,8 @@ from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store
 
+from .brief import BriefDocuments
+from .change_feed import ChangeFeed
 from .status_intake import StatusIntake
 from .throttle import LoginLimiters
 from .view import RenderContext
@@ -248,6 +250,12 @@ class ApiContext:
         )
     )
     documents: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
+    feed: ChangeFeed = attrs.field(
+        default=attrs.Factory(
+            lambda self: ChangeFeed(self.store, BriefDocuments(self.workers.live, self.documents.faults)),
+            takes_self=True,
+        )
+    )
 
     def rendering(self) -> RenderContext:
         """The present snapshot, for views."""

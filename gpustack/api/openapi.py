@@ -131,7 +131,10 @@ def operation_id(method: str, path: str) -> str:
 
 def _answer(route: ApiRoute, components: Components) -> Schema:
     if route.answer_type != "application/json":
-        return {"description": "OK", "content": {route.answer_type: {"schema": {"type": "string"}}}}
+        text: Schema = {"type": "string"}
+        if isinstance(route.answer, Document):
+            text["x-documents"] = route.answer.schema(components)
+        return {"description": "OK", "content": {route.answer_type: {"schema": text}}}
     if route.answer is None:
         return {"description": "OK", "content": {"application/json": {"schema": {}}}}
     shape = route.answer.schema if isinstance(route.answer, View) else route.answer

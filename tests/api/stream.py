@@ -58,10 +58,15 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(
-    world: World, path: str, bearer: str | None = None, room: int = 0, head: tuple[bytes, bytes] | None = None
+    world: World,
+    path: str,
+    bearer: str | None = None,
+    room: int = 0,
+    head: tuple[bytes, bytes] | None = None,
+    more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> AsyncIterator[Stream]:
-    """Ask as the administrator unless a bearer is given, or a ``head`` that says who asks; ``room`` pieces are taken
-    before the client is full."""
+    """Ask as the administrator unless a bearer is given, or a ``head`` that says who asks, with ``more`` headers;
+    ``room`` pieces are taken before the client is full."""
     send, receive = trio.open_memory_channel[dict[str, Any]](room)
     stream = Stream(receive)
     plain, _, query = path.partition("?")
@@ -76,7 +81,7 @@ async def streaming(
         "raw_path": plain.encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "headers": [(b"host", b"gpustack.example"), who],
+        "headers": [(b"host", b"gpustack.example"), who, *more],
         "client": (AWAY, 40000),
         "server": ("10.0.0.1", 80),
         "extensions": {},
