@@ -14,7 +14,9 @@ class AtOnce:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._reporter.ensure_newline()
-            self._reporter.section(f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s", sep="_")
+            self._reporter.section(
+                f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s", sep="_"
+            )
             self._reporter.write_line(report.longreprtext)
             for name, text in report.sections:
                 self._reporter.section(name, sep="-")
