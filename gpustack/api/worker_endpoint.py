@@ -160,12 +160,13 @@ async def stream_assignments(
 
     Level-triggered: each round compares the assignments of now with those that were sent, so no event can be lost. Ends
     when the worker is deleted or gets another credential (it joined again): the stream was opened with the former one.
+    ``index`` must run.
     """
     credential = _credential(store, worker_id)
     told = AssignmentState()
     synced = False
     quiet_until = trio.current_time() + timing.still_every
-    with store.watch({"model_instances", "model_files", "models", "workers", "ray_heads"}) as wake:
+    with index.follow(worker_id) as wake:
         await exchange.start_response(
             200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
         )
@@ -181,7 +182,7 @@ async def stream_assignments(
                     return  # left unfinished, so that the worker sees that it was cut
                 await trio.sleep(timing.gather)
             elif await wake.wait(max(0.0, quiet_until - trio.current_time())):
-                continue  # perhaps the change concerns other workers only: then this one has heard nothing yet
+                continue  # perhaps what changed is nothing of the assignments: then this one has heard nothing yet
             elif not await _sent(exchange, [AssignmentLine(word=AssignmentEvent.STILL)], timing):
                 return
             quiet_until = trio.current_time() + timing.still_every

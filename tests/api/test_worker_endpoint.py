@@ -39,9 +39,11 @@ async def core(world: World) -> AsyncIterator[str]:
 async def serving(world: World, *servers: str) -> AsyncIterator[str]:
     (listener,) = open_listeners("127.0.0.1", 0)
     strict = world.rebuilt(rules=AccessRules(force_auth_localhost=True), server_urls=lambda: servers)
-    endpoint = WorkerEndpoint(strict.context, AssignmentIndex(world.store))
+    index = AssignmentIndex(world.store)
+    endpoint = WorkerEndpoint(strict.context, index)
     server = HttpServer("test", [listener], handler=endpoint.handle)
     async with trio.open_nursery() as nursery:
+        await nursery.start(index.run)
         await nursery.start(server.run)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from gpustack.api.worker_endpoint import StreamTiming, stream_assignments
 from gpustack.domain.artifact import FileState
@@ -77,6 +78,7 @@ def serve(cluster: Cluster, reactor: Reactor, nursery: trio.Nursery) -> Serve:
         front.port = listener.getsockname()[1]
         server = HttpServer("test", [listener], handler=front.handle, reactor=reactor)
         await nursery.start(server.run)
+        await nursery.start(front.index.run)
         return front
 
     return start
@@ -277,6 +279,34 @@ async def _something(cluster: Cluster, chance: random.Random, workers: list[Work
         await cluster.change(one, placement=attrs.evolve(one.placement, subordinates=(share,)))
     elif one.placement is not None:
         await cluster.store.write(lambda tx: give_up_place(tx, one, REPLACE, "away"))
+
+
+async def test_a_commit_wakes_only_those_that_follow_a_worker_it_concerns(
+    cluster: Cluster, nursery: trio.Nursery
+) -> None:
+    index = AssignmentIndex(cluster.store)
+    await nursery.start(index.run)
+    a, b = await cluster.worker("a"), await cluster.worker("b")
+    model = await cluster.model("m")
+    with index.follow(a.id) as of_a, index.follow(a.id) as also_of_a, index.follow(b.id) as of_b:
+
+        async def woken() -> list[bool]:
+            await trio.testing.wait_all_tasks_blocked()
+            return [await wake.wait(0) for wake in (of_a, also_of_a, of_b)]
+
+        await woken()
+        one = await cluster.instance(model, on=a)
+        assert await woken() == [True, True, False]
+        assert await woken() == [False, False, False]
+        await cluster.change(b, cordoned=True)
+        assert await woken() == [False, False, True]
+        assert one.placement is not None
+        both = attrs.evolve(one.placement, subordinates=(Subordinate(worker_id=b.id),))
+        await cluster.change(one, placement=both)
+        assert await woken() == [True, True, True]
+        await cluster.change(model, description="other")
+        assert await woken() == [True, True, True]
+    await cluster.change(a, cordoned=True)  # nobody follows any more
 
 
 async def test_a_commit_costs_what_it_concerns_however_many_ask(cluster: Cluster) -> None:

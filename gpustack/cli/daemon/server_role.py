@@ -97,7 +97,9 @@ class ServerRole:
         gateway = build_gateway(daemon, services, context, endpoints, self.gate, engine_keys)
         await edge.start(Revocation(store, gateway))
         await start_server_exporter(edge, daemon.listeners, self._reactor, services, self.gate)
-        endpoint = WorkerEndpoint(context, AssignmentIndex(store))
+        assignments = AssignmentIndex(store)
+        await edge.start(assignments)
+        endpoint = WorkerEndpoint(context, assignments)
         front.hand_off.ready(cast(ASGIFramework, create_app(context)))
 
         await services.start_control(control)
