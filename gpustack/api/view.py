@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
 import attrs
 import orjson
 import outcome
 
-from gpustack.domain.instance import Claim, ModelInstance, claims_of
+from gpustack.domain.instance import Claim
 from gpustack.domain.load import WorkerLoad
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
@@ -87,7 +86,7 @@ def fields_of(value: Any, names: Iterable[str]) -> Doc:
 
 @attrs.define(eq=False)
 class RenderContext:
-    """A snapshot as views read it, with the sums they need worked out once."""
+    """A snapshot as views read it, and what they show that is in no record."""
 
     snapshot: Snapshot
     heard: Callable[[int], datetime | None] = attrs.field(default=lambda worker_id: None)
@@ -99,25 +98,18 @@ class RenderContext:
     silence_allowed: timedelta | None = None
     """How long a worker may be not ready before its instances are placed elsewhere."""
 
-    @cached_property
-    def allocated(self) -> Mapping[int, Claim]:
-        """The sum of all claims on each worker, in bytes."""
-        ram: dict[int, int] = {}
-        vram: dict[int, dict[int, int]] = {}
-        for instance in self.snapshot.instances.values():
-            for worker_id, claim in _claims(instance):
-                ram[worker_id] = ram.get(worker_id, 0) + claim.ram
-                of_worker = vram.setdefault(worker_id, {})
+    def allocated(self, worker_id: int) -> Claim:
+        """The sum of all claims on a worker, in bytes."""
+        ram, vram = 0, dict[int, int]()
+        for instance, claim in self.snapshot.claims_on(worker_id):
+            if instance.placement is not None:
+                ram += claim.ram
                 for index, size in claim.vram.items():
-                    of_worker[index] = of_worker.get(index, 0) + size
-        return {key: Claim(ram=ram[key], vram=vram[key]) for key in ram}
+                    vram[index] = vram.get(index, 0) + size
+        return Claim(ram=ram, vram=vram)
 
     def worker(self, worker_id: int | None) -> Worker | None:
         return self.snapshot.get(Worker, worker_id)
-
-
-def _claims(instance: ModelInstance) -> tuple[tuple[int, Claim], ...]:
-    return () if instance.placement is None else claims_of(instance.placement)
 
 
 @attrs.frozen(kw_only=True)

@@ -361,7 +361,7 @@ def _device_document(device: Device, load: DeviceLoad, allocated: int) -> Doc:
 
 
 def _worker(worker: Worker, context: RenderContext) -> Doc:
-    claims = context.allocated.get(worker.id, Claim())
+    claims = context.allocated(worker.id)
     load, devices = context.load(worker.id) or UNKNOWN_LOAD, worker.status.gpu_devices
     status = plain_but(worker.status, "gpu_devices")
     show_host_load(status, load)
@@ -427,7 +427,7 @@ def gpus_of(worker: Worker) -> tuple[Gpu, ...]:
 
 
 def _gpu(gpu: Gpu, context: RenderContext) -> Doc:
-    worker, claims = gpu.worker, context.allocated.get(gpu.worker.id, Claim())
+    worker, claims = gpu.worker, context.allocated(gpu.worker.id)
     loads = device_loads(context.load(worker.id) or UNKNOWN_LOAD, len(worker.status.gpu_devices))
     return {
         "id": gpu.id,

@@ -270,6 +270,12 @@ class Snapshot:
             if kind in former.worked_out:
                 self.worked_out.setdefault(kind, former.worked_out[kind])
 
+    def take_over(self, former: Snapshot) -> None:
+        """Take what was worked out of the very same instances, where the commit between the two was not about them."""
+        known: ClaimIndex | None = former.worked_out.get(ClaimIndex)
+        if known is not None and known.instances is self.instances:
+            self.worked_out.setdefault(ClaimIndex, known)
+
     def forget_former(self) -> None:
         """Let go of the earlier one."""
         self.worked_out.pop(Snapshot, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from math import inf
 from types import TracebackType
 from typing import Final
@@ -13,7 +14,7 @@ import attrs
 import trio
 
 from gpustack.domain.access import Principal
-from gpustack.domain.instance import ModelInstance
+from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.domain.route import Endpoint, ModelRoute
@@ -77,7 +78,7 @@ class WorkerRequests:
         return f"<WorkerRequests: {sum(map(len, self._requests.values()))} to {len(self._requests)} workers>"
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _RoutingInputs:
     """What the routes were made of."""
 
@@ -86,6 +87,19 @@ class _RoutingInputs:
     workers: Mapping[int, Worker]
     reached: Mapping[int, tuple[object, ...]]
     """Of each worker all that routes depend on."""
+
+    @cached_property
+    def running(self) -> frozenset[int]:
+        """The workers that instances run on."""
+        return frozenset().union(*map(workers_of, self.instances.values()))
+
+    def lead_to_the_same(self, other: _RoutingInputs) -> bool:
+        """Whether the routes made of ``other`` would be these. A table is the same object until it is written to."""
+        return (
+            other.models is self.models
+            and other.instances is self.instances
+            and all(other.reached.get(key) == self.reached.get(key) for key in self.running)
+        )
 
 
 @attrs.define(eq=False, repr=False)
@@ -122,13 +136,11 @@ class Endpoints:
     def _silent_workers(self) -> list[int]:
         """Those that stopped sending heartbeats: without having said that they stop, or long after that."""
         snapshot = self._store.snapshot
+        silent = [one for one in snapshot.workers.values() if one.condition.state is not WorkerState.READY]
+        if not any(worker.leaving for worker in silent):
+            return [worker.id for worker in silent]
         cut_off = {i.worker_id for i in snapshot.instances.values() if i.state is InstanceState.UNREACHABLE}
-        return [
-            worker.id
-            for worker in snapshot.workers.values()
-            if worker.condition.state is not WorkerState.READY
-            and (not worker.leaving or worker.id in cut_off)
-        ]
+        return [worker.id for worker in silent if not worker.leaving or worker.id in cut_off]
 
     def _refresh(self) -> None:
         """Make the routes anew, unless nothing that they depend on has changed: workers report their load often."""
@@ -136,12 +148,7 @@ class Endpoints:
         made_of = None if self._faults.is_due() else self._made_of
         reached = self._reached_workers(snapshot.workers, made_of)
         self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, snapshot.workers, reached)
-        if (
-            made_of is not None
-            and snapshot.models is made_of.models  # the same object until somebody writes to the table
-            and snapshot.instances is made_of.instances
-            and reached == made_of.reached
-        ):
+        if made_of is not None and made_of.lead_to_the_same(self._made_of):
             return
         self._routes = routes_of(snapshot, self._local_worker, self._faults)
         rows = {"model": snapshot.models, "instance": snapshot.instances, "worker": snapshot.workers}

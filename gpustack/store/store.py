@@ -312,6 +312,7 @@ class Store:
         self._note_failure(commit.failure)
         if commit.snapshot is not None:
             self.commits += 1
+            commit.snapshot.take_over(self._snapshot)
             self._snapshot = commit.snapshot
             if commit.resynced:
                 self._buffer.restart(commit.snapshot.revision)
