@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property
 from math import inf
 from types import TracebackType
 from typing import Final
@@ -78,7 +77,7 @@ class WorkerRequests:
         return f"<WorkerRequests: {sum(map(len, self._requests.values()))} to {len(self._requests)} workers>"
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class _RoutingInputs:
     """What the routes were made of."""
 
@@ -87,11 +86,8 @@ class _RoutingInputs:
     workers: Mapping[int, Worker]
     reached: Mapping[int, tuple[object, ...]]
     """Of each worker all that routes depend on."""
-
-    @cached_property
-    def running(self) -> frozenset[int]:
-        """The workers that instances run on."""
-        return frozenset().union(*map(workers_of, self.instances.values()))
+    running: frozenset[int]
+    """The workers that instances run on."""
 
     def lead_to_the_same(self, other: _RoutingInputs) -> bool:
         """Whether the routes made of ``other`` would be these. A table is the same object until it is written to."""
@@ -147,7 +143,13 @@ class Endpoints:
         snapshot = self._store.snapshot
         made_of = None if self._faults.is_due() else self._made_of
         reached = self._reached_workers(snapshot.workers, made_of)
-        self._made_of = _RoutingInputs(snapshot.models, snapshot.instances, snapshot.workers, reached)
+        if made_of is not None and made_of.instances is snapshot.instances:
+            running = made_of.running
+        else:
+            running = frozenset[int]().union(*map(workers_of, snapshot.instances.values()))
+        self._made_of = _RoutingInputs(
+            snapshot.models, snapshot.instances, snapshot.workers, reached, running
+        )
         if made_of is not None and made_of.lead_to_the_same(self._made_of):
             return
         self._routes = routes_of(snapshot, self._local_worker, self._faults)
