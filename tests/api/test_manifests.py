@@ -271,3 +271,21 @@ async def test_no_more_is_looked_at_than_what_is_told_of_faults(world: World) ->
     found = await faults(world, wrong, {**wrong, "name": "n"})
     assert len(found) == manifest.MOST_FAULTS + 1
     assert found[-1][:2] == (1, "") and "was not looked at" in found[-1][2]
+
+
+async def test_secrets_are_exported_to_keys_that_may_change_things_and_the_trail_tells_of_it(
+    world: World,
+) -> None:
+    await filled(world)
+    made = (
+        await world.ask("POST", "/v1/api-keys", world.admin, json={"name": "r", "scopes": ["read"]})
+    ).json()
+    refused = await world.ask("GET", f"{PATH}?secrets=true", made["value"])
+    assert refused.status_code == 403 and "needs the scope management" in refused.json()["message"]
+    assert (await world.ask("GET", PATH, made["value"])).status_code == 200
+    assert (await world.ask("GET", f"{PATH}?secrets=true", world.admin)).status_code == 200
+    await world.context.trail.flush()
+    found = (await world.get("/v1/audit-events?action=manifest.export"))["items"]
+    assert [one["outcome"] for one in found] == ["done", "refused"], (
+        "of the one without secrets nothing is told"
+    )

@@ -8,6 +8,8 @@ from typing import Any
 import attrs
 
 from gpustack.domain.snapshot import Snapshot
+from gpustack.errors import Forbidden
+from gpustack.policy.access import CHANGING
 from gpustack.store.transaction import Tx
 
 from ..audit_recorder import AuditPart
@@ -41,7 +43,14 @@ class DryRun(Exception):
 
 
 async def _export(call: ApiCall) -> ApiResponse:
-    found = export_manifests(call.snapshot, secrets=call.query.flag("secrets"))
+    secrets = call.query.flag("secrets")
+    if not secrets:
+        call.audit.action = ""  # reading
+    elif not call.caller.has_scope(*CHANGING):
+        raise Forbidden(
+            f"This API key may not read secrets: it needs the scope {' or '.join(sorted(CHANGING))}. Leave secrets out."
+        )
+    found = export_manifests(call.snapshot, secrets=secrets)
     return ApiResponse(document={"documents": found})
 
 
@@ -164,11 +173,13 @@ ROUTES = tagged(
             path="/v1/manifests",
             summary="Export models, backends and limits as manifests that can be applied again",
             handler=_export,
+            action="manifest.export",
             query=(
                 QueryParameter(
                     name="secrets",
                     shape=Boolean(),
-                    note="With values that are likely secret, which are left out and named in secrets_kept else.",
+                    note="With values that are likely secret, which are left out and named in secrets_kept else. It "
+                    "needs the scope management, and the audit trail tells of it.",
                 ),
             ),
             answer=Document(name="ManifestList", fields=MANIFESTS, note=_kinds_note()),
