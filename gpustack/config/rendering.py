@@ -153,7 +153,7 @@ def _env(value: Any) -> str:
 _HEAD = """\
 # Options of `gpustack start`
 
-```bash
+```text
 gpustack start [OPTIONS]
 ```
 

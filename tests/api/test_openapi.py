@@ -99,6 +99,8 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
         "/docs",
         "/redoc",
         "/docs/assets/{name}",
+        "/guide/",
+        "/guide/{name}",
     }
 
 

@@ -1,0 +1,206 @@
+"""The commands of the guide do what it says: they are run as they stand there, page by page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from docs.guide.build import ROOT
+from gpustack.cli.command_line import read
+from gpustack.cli.failure import UsageError
+from gpustack.cli.main import names
+from gpustack.config.option import table
+from gpustack.config.options import Options
+from tests.cli.document import module_of
+from tests.daemon import WITHIN, Daemon, daemon
+from tests.fakes.hub import running_hub
+from tests.guide.blocks import Block, blocks_of, pages
+from tests.test_house import tracked
+
+EVERY = [block for page in pages() for block in blocks_of(page)]
+GUIDE = ROOT / "docs" / "guide"
+INSTALL = GUIDE / "install.md"
+"""What is slow of it needs a checkout of its own."""
+
+BEFORE = {
+    "manifests.md": "gpustack run ./tiny.gguf --name qwen -d; gpustack scale qwen 2",
+    "model-files.md": "cp tiny.gguf base.gguf; cp adapter.gguf poet.gguf",
+    "plan.md": "gpustack export Model | sed 's/name: .*/name: planned/' > model.yaml",
+    "priorities.md": "cp tiny.gguf llama.gguf",
+}
+"""What a page takes for granted, of models and files."""
+
+
+def test_every_command_block_says_whether_it_is_run_or_why_not() -> None:
+    faults = [f"{block.place}: {fault}" for block in EVERY if (fault := block.fault())]
+    assert not faults, "\n".join(faults)
+    assert sum(block.is_run for block in EVERY) > 20
+
+
+def test_every_call_of_gpustack_is_one_that_the_program_understands() -> None:
+    """Whether the block is run or not: commands, options and their order are read by the program itself."""
+    flags = {option.flag for option in table(Options)} | {"-s", "-t", "-d", "--help"}
+    faults, calls = [], 0
+    for block in EVERY:
+        for words in block.command_lines():
+            calls += 1
+            name, rest = words[0], words[1:]
+            if name not in names():
+                faults.append(f"{block.place}: there is no command {name}")
+            elif name in ("start", "config"):
+                unknown = {word.split("=")[0] for word in rest if word.startswith("-")} - flags - {"--format"}
+                faults += [f"{block.place}: {name} has no {word}" for word in unknown]
+            elif "--help" not in rest:
+                try:
+                    read(module_of(name).__doc__, name, rest)
+                except UsageError as error:
+                    faults.append(f"{block.place}: {error}")
+    assert calls > 60
+    assert not faults, "\n".join(faults)
+
+
+def test_options_and_commands_that_the_text_names_are_there() -> None:
+    flags = {option.flag for option in table(Options) if option.flag}
+    variables = {option.env for option in table(Options)}
+    faults = []
+    for page in sorted(GUIDE.rglob("*.md")):
+        text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for code in re.findall(r"`([^`\n]+)`", text):
+            where = f"{page.relative_to(ROOT)}: {code}"
+            if found := re.match(r"gpustack ([a-z-]+)", code):
+                helped = {found[1]} <= set(names())
+                told = (module_of(found[1]).__doc__ or "") if helped else ""
+                known = told + " ".join([*flags, "--format"]) if found[1] in ("start", "config") else told
+                faults += [] if helped else [where]
+                own, _, of_start = code.partition(" -- ")
+                faults += [where for word in re.findall(r"--[\w-]+", own) if word not in known]
+                faults += [where for word in re.findall(r"--[\w-]+", of_start) if word not in flags]
+            elif re.fullmatch(r"GPUSTACK_[A-Z_]+", code) and code not in variables:
+                faults += [where] if code not in (ROOT / "docs" / "options.md").read_text() else []
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("page", sorted((GUIDE / "zh").glob("*.md")), ids=lambda page: page.stem)
+def test_a_translation_has_the_commands_of_its_original(page: Path) -> None:
+    original = GUIDE / page.name if (GUIDE / page.name).exists() else ROOT / "docs" / page.name
+    commands = lambda path: [  # noqa: E731
+        (block.language, re.sub(r'"[^"]*"', '"…"', block.text)) for block in blocks_of(path) if block.marker
+    ]
+    assert commands(page) == commands(original)
+
+
+@attrs.frozen
+class Reader:
+    """Somebody who reads pages from top to bottom and types what they say, at the machine of a daemon."""
+
+    daemon: Daemon
+    home: Path
+
+    def follow(self, blocks: Sequence[Block], within: float = WITHIN) -> None:
+        """Run the blocks of a page one after the other in one shell. Fails with what the first bad one said."""
+        parts = ["set -eu"]
+        for number, block in enumerate(blocks):
+            text = re.sub(r"http://127\.0\.0\.1:8080", self.daemon.url, block.text)
+            parts.append(f"echo '@@ {block.place}' >&2")
+            if block.language == "python":
+                program = self.home / f"block-{number}.py"
+                program.write_text(text)
+                parts.append(f"{sys.executable} {program}")
+            else:
+                parts.append(text)
+        script = self.home / "page.sh"
+        script.write_text("\n".join(parts))
+        ran = subprocess.run(
+            ["bash", str(script)], stdin=subprocess.DEVNULL, cwd=self.home, env=self.env(), capture_output=True,
+            text=True, timeout=within, check=False,
+        )  # fmt: skip
+        at = re.findall(r"@@ (\S+)", ran.stderr)[-1]
+        said = f"{at} ended with {ran.returncode}\n{ran.stderr[-3000:]}\n{ran.stdout[-2000:]}"
+        assert ran.returncode == 0, f"{said}\n{self.daemon.log[-2000:]}"
+
+    def prepare(self, page: str) -> None:
+        """Do what the page takes for granted."""
+        done = subprocess.run(
+            ["sh", "-euc", BEFORE.get(page, ":")],
+            cwd=self.home,
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 0
+
+    def env(self) -> dict[str, str]:
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GPUSTACK_", "HF_"))
+        }
+        path = f"{self.home / 'bin'}{os.pathsep}{clean['PATH']}"
+        return {
+            **clean,
+            "PATH": path,
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "GPUSTACK_DATA_DIR": str(self.daemon.data_dir),
+        }
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Reader]:
+    """At home: the program, and a tiny model; the hub that the daemon asks has it under the names of the guide."""
+    home = tmp_path_factory.mktemp("reader")
+    (home / "bin").mkdir()
+    program = home / "bin" / "gpustack"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m gpustack "$@"\n')
+    program.chmod(0o755)
+    shutil.copy(tiny_model, home / "tiny.gguf")
+    with running_hub() as hub:
+        hub.add("Qwen/Qwen3-0.6B-GGUF", {"Qwen3-0.6B-Q8_0.gguf": tiny_model})
+        with daemon(home / "data", env={"HF_ENDPOINT": hub.url}) as one:
+            yield Reader(one, home)
+
+
+def _blocks(page: Path, chosen: Callable[[Block], bool]) -> list[Block]:
+    return [block for block in blocks_of(page) if chosen(block)]
+
+
+RUN = [
+    page
+    for page in pages()
+    if page != INSTALL
+    and page.parent.name != "zh"
+    and _blocks(page, lambda block: block.is_run or block.is_slow)
+]
+
+
+def test_a_first_model_comes_up_as_the_guide_says(reader: Reader) -> None:
+    reader.follow(_blocks(GUIDE / "first-model.md", lambda block: block.is_run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if _blocks(page, lambda block: block.is_run)], ids=str
+)
+def test_the_commands_of_every_page_run(reader: Reader, page: Path) -> None:
+    if page.name != "first-model.md" and "zh" not in page.parts:
+        reader.follow(_blocks(page, lambda block: block.is_run), within=300.0)
+
+
+@pytest.mark.slow
+def test_what_the_guide_says_of_installing_works(reader: Reader, tmp_path: Path) -> None:
+    """In a copy of the checkout, and in a home of its own; it builds a wheel and fetches all packages twice."""
+    copy = tmp_path / "checkout"
+    for source in tracked():
+        target = copy / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        os.utime(target, (0, 0))  # older than the environment, which make leaves as it is
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    home = attrs.evolve(reader, home=copy)
+    home.follow(_blocks(INSTALL, lambda block: block.is_slow), within=1200.0)
