@@ -91,6 +91,10 @@ class PayloadTooLarge(GpustackError):
     """A body or head exceeds its limit."""
 
 
+class NotOffered(GpustackError):
+    """The request is understood, and this product does not do it at all."""
+
+
 class Unavailable(GpustackError):
     """The request cannot be answered now; a later try may succeed. ``retry_after`` is in seconds."""
 

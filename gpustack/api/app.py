@@ -29,6 +29,7 @@ from .problems import INTERNAL, Problem, problem_of, problem_of_status
 from .request import ApiRequest, Query
 from .resource import all_routes
 from .route import ApiResponse, ApiRoute, carry_out
+from .v2.face import v2_routes
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def create_app(context: ApiContext) -> QuartTrio:
     )
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    for route in all_routes(docs=context.server.docs):
+    routes = all_routes(docs=context.server.docs)
+    for route in (*routes, *v2_routes(routes)):
         app.add_url_rule(
             _PLACEHOLDER.sub(r"<path:\1>" if route.slashes else r"<\1>", route.path),
             endpoint=f"{route.method} {route.path}".replace(".", "_"),

@@ -27,6 +27,7 @@ REASONS: Mapping[type[errors.GpustackError], tuple[int, str]] = {
     errors.TooManyRequests: (429, "TooManyRequests"),
     errors.LimitReached: (429, "TooManyRequests"),
     errors.PayloadTooLarge: (413, "PayloadTooLarge"),
+    errors.NotOffered: (501, "NotImplemented"),
     errors.Unavailable: (503, "ServiceUnavailable"),
     errors.GatewayTimeout: (504, "GatewayTimeout"),
 }

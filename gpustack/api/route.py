@@ -235,6 +235,11 @@ def read_document(raw: bytes, shape: JsonShape) -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON in UTF-8: {error}") from error
+    return read_value(value, shape)
+
+
+def read_value(value: Any, shape: JsonShape) -> Any:
+    """Read a value of JSON by a shape. Raises ``MalformedRequest`` naming every fault."""
     faults: list[str] = []
     read = shape.read(value, "", faults)
     if faults:
