@@ -145,7 +145,6 @@ async def _create(
         aside.say(remark)
     backend = {"backend": _GGUF_BACKEND} if is_known_gguf(source) else {}
     model = await client.create(MODELS, {**source, **backend, **fields})
-    aside.say(f"deployed as {model['name']}")
     return Deployment(model, is_new=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from gpustack.errors import GpustackError
 
@@ -21,6 +22,15 @@ class UsageError(GpustackError):
 
 class WaitTimeout(GpustackError):
     """What was waited for did not come in the time that the command line gives it."""
+
+
+class DryRunEnd(Exception):  # how a command ends that was to change nothing, no fault
+    """The end of a command with ``--dry-run``, raised where it would have changed something. It is no GpustackError,
+    so that nothing survives it on the way to ``main``."""
+
+    def __init__(self, changes: list[dict[str, Any]]) -> None:
+        self.changes = changes
+        super().__init__(f"{len(changes)} changes are left out")
 
 
 def report(error: BaseException) -> int:

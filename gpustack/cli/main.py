@@ -14,11 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from gpustack.cli.failure import FAILED, UsageError, report
+from gpustack.cli.failure import FAILED, DryRunEnd, UsageError, report
 from gpustack.errors import GpustackError
 from gpustack.text import is_text, printable
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
+WITHOUT_SERVER = (
+    *("start", "config", "doctor", "hardware", "download-tools", "backup", "restore", "db", "context"),
+    *("version", "completion"),
+)
+"""Commands that talk to no server, or to none that could be chosen."""
+_CONTEXT = "--context"
 
 _COMMANDS = Path(__file__).parent / "commands"
 
@@ -54,6 +61,8 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
         if not is_text(word):
             raise UsageError(f"The argument {printable(word)} is no text in this locale: write it in UTF-8")
     name, *rest = argv
+    if name == _CONTEXT or name.startswith(f"{_CONTEXT}="):
+        name, rest = _behind(name, rest)
     if name == "help":
         name, rest = rest[0], ["--help"]
     elif name in ("-V", "--version"):
@@ -64,7 +73,31 @@ def _dispatch(argv: list[str], env: Mapping[str, str]) -> int:
         from gpustack.config.variable import trim
 
         trim(os.environ)
-    return command(name)(rest, env)
+    return _run(name, rest, env)
+
+
+def _run(name: str, argv: list[str], env: Mapping[str, str]) -> int:
+    if any(word.startswith("--") for word in argv):
+        from gpustack.cli.common_option import read_common
+
+        common = read_common(name, argv, env)
+        argv, env = common.argv, common.env
+    try:
+        return command(name)(argv, env)
+    except DryRunEnd as end:
+        from gpustack.cli.dry_run import told
+
+        print(told(end, env))
+        return 0
+
+
+def _behind(word: str, rest: list[str]) -> tuple[str, list[str]]:
+    """The command, and what follows it, with a ``--context`` that stands before the command behind it."""
+    value = [] if "=" in word else rest[:1]
+    if len(rest) <= len(value):
+        raise UsageError("gpustack: --context NAME stands beside a command; gpustack --help lists them")
+    name, *others = rest[len(value) :]
+    return name, [word, *value, *others]
 
 
 def names() -> list[str]:
@@ -89,7 +122,15 @@ def usage() -> str:
     """The text of ``gpustack --help``."""
     width = max(map(len, names()))
     lines = [f"  {name:<{width}}  {summary(name)}" for name in names()]
-    return "\n".join([_HEAD, *lines, "", _FOOT]) + "\n"
+    return "\n".join([_HEAD, *lines, "", _foot()]) + "\n"
+
+
+def _foot() -> str:
+    import textwrap
+
+    *names, last = WITHOUT_SERVER
+    text = f"Commands other than {', '.join(names)} and {last} talk to a server: {_FOOT}"
+    return textwrap.fill(text, 110)
 
 
 _HEAD = """\
@@ -101,10 +142,11 @@ Usage:
 
 Commands:"""
 
-_FOOT = """\
-Commands other than start, config, doctor, hardware, download-tools, backup, restore, db, version and
-completion talk to a server: that of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, or the one on this
-machine."""
+_FOOT = (
+    "that of --context NAME (gpustack context lists them), else of GPUSTACK_SERVER_URL with the key GPUSTACK_API_KEY, "
+    "else of GPUSTACK_CONTEXT or the context in use, else the one on this machine. Commands that change something have "
+    "--dry-run."
+)
 
 
 def _unknown(name: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
+from gpustack.cli.failure import DryRunEnd
 from gpustack.cli.local import is_loopback
+from gpustack.cli.server_context import ServerContext, load_contexts
 from gpustack.errors import GpustackError, Unauthorized, Unavailable
 from gpustack.text import character_fault, redacted, trimmed
 
@@ -27,6 +31,11 @@ T = TypeVar("T")
 URL_FILE = "server_url"
 """In the data directory: where the server that runs on it is reached from this machine."""
 
+DRY_RUN_VARIABLE = "GPUSTACK_DRY_RUN"
+"""Set for a command that is to change nothing: to the form in which that is told."""
+
+_KEY_VARIABLE = "GPUSTACK_API_KEY (or --api-key)"
+_CONTEXT = "context "
 _CONNECT_WITHIN = 1.0
 _URL_LIMIT = 1024
 _STALL = 60.0
@@ -34,11 +43,17 @@ _STALL = 60.0
 
 @attrs.frozen(kw_only=True)
 class ServerAddress:
-    """A server and the key for it. ``own``: it was found in a data directory of this machine, not named by the user."""
+    """A server and the key for it.
+
+    ``own``: it was found in a data directory of this machine, not named by the user. ``origin`` says what named it
+    (such as ``context prod``), and ``key_origin`` what the key came from; both are for messages.
+    """
 
     url: str
     key: str | None = attrs.field(default=None, repr=False)
     own: bool = False
+    origin: str = ""
+    key_origin: str = _KEY_VARIABLE
 
     @property
     def is_loopback(self) -> bool:
@@ -46,15 +61,20 @@ class ServerAddress:
 
 
 def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> ServerAddress:
-    """The server to talk to: ``url``, else GPUSTACK_SERVER_URL, else the one that answers on this machine.
+    """The server to talk to: ``url``, else GPUSTACK_SERVER_URL, else the context of GPUSTACK_CONTEXT or the one in
+    use, else the one that answers on this machine.
 
     Looked for here are the server of the data directory, then the ports that ``gpustack start`` takes by default.
-    Blocks for some seconds at most. Raises Unavailable when nobody answers here, Unauthorized when a key is needed.
+    Blocks for some seconds at most. Raises Unavailable when nobody answers here, Unauthorized when a key is needed,
+    NotFound for a context that there is not.
     """
     key = _key(key or env.get("GPUSTACK_API_KEY", ""))
-    given = url or trimmed(env.get("GPUSTACK_SERVER_URL", ""))
-    if given:
-        return _checked(ServerAddress(url=_clean(given), key=key))
+    variable = trimmed(env.get("GPUSTACK_SERVER_URL", ""))
+    if given := url or variable:
+        origin = "--server-url" if url else "GPUSTACK_SERVER_URL"
+        return _checked(ServerAddress(url=clean_url(given), key=key, origin=origin))
+    if (context := load_contexts(env).chosen(env)) is not None:
+        return _of_context(context, key)
     candidates = [ServerAddress(url=found, key=key, own=True) for found in _written(env)]
     candidates += [ServerAddress(url=usual, key=key) for usual in _usual()]
     for address in candidates:
@@ -67,26 +87,41 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
     )
 
 
+def _of_context(context: ServerContext, key: str | None) -> ServerAddress:
+    """``key`` is that of the environment, which goes before the one of the context."""
+    named = f"context {context.name}"
+    key_origin = named if key is None else _KEY_VARIABLE
+    return ServerAddress(
+        url=clean_url(context.url), key=key or _key(context.key or ""), origin=named, key_origin=key_origin
+    )
+
+
 def _checked(address: ServerAddress) -> ServerAddress:
     if not address.is_loopback and address.key is None:
         raise Unauthorized(
             f"GPUSTACK_API_KEY is not set: {address.url} is another machine, so make a key there (gpustack keys "
-            "create NAME, or its console) and put it in that variable"
+            "create NAME, or its console) and put it in that variable, or keep both with gpustack context add"
         )
     return address
 
 
 def _key(given: str) -> str | None:
-    """The API key, checked. Raises GpustackError for text that no header can carry, without repeating it."""
+    return checked_key(given, "GPUSTACK_API_KEY (or --api-key)")
+
+
+def checked_key(given: str, what: str) -> str | None:
+    """The API key, checked; ``None`` for an empty text. Raises GpustackError for text that no header can carry,
+    without repeating it; ``what`` says what it was read from."""
     key = trimmed(given)
     if sentence := character_fault(key):
-        raise GpustackError(f"GPUSTACK_API_KEY (or --api-key) {sentence}")
+        raise GpustackError(f"{what} {sentence}")
     if not key.isascii() or " " in key:
-        raise GpustackError("GPUSTACK_API_KEY (or --api-key) is no key: it holds characters that no key has")
+        raise GpustackError(f"{what} is no key: it holds characters that no key has")
     return key or None
 
 
-def _clean(url: str) -> str:
+def clean_url(url: str) -> str:
+    """The address of a server as it is used, checked; raises GpustackError without the password in it."""
     text = trimmed(url)
     if "://" not in text:
         text = f"http://{text}"
@@ -115,7 +150,7 @@ def data_dir(env: Mapping[str, str]) -> Path:
 def _written(env: Mapping[str, str]) -> list[str]:
     try:
         with (data_dir(env) / URL_FILE).open(encoding="utf-8") as file:
-            return [_clean(file.read(_URL_LIMIT))]
+            return [clean_url(file.read(_URL_LIMIT))]
     except (OSError, UnicodeDecodeError, GpustackError):
         return []
 
@@ -140,35 +175,56 @@ def _answers(url: str) -> bool:
 
 @attrs.frozen
 class ServerSession:
-    """Conversations with one server. Each ``run`` has its own connections and its own event loop."""
+    """Conversations with one server. Each ``run`` has its own connections and its own event loop. In a dry run
+    (``is_dry``) nothing is changed by it."""
 
     address: ServerAddress
+    is_dry: bool = False
 
     def run(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
         """Run ``work`` with a client; returns or raises what it does. A single error is taken out of its group.
 
-        Ctrl-C cancels ``work`` and raises KeyboardInterrupt.
+        Ctrl-C cancels ``work`` and raises KeyboardInterrupt. Raises DryRunEnd in a dry run that has come upon a change.
         """
         import trio
 
+        noted: list[Doc] = []
+        said = io.StringIO()
         try:
-            return trio.run(self.talk, work)
+            # What a change says when it is made must not be said when it is left out.
+            with redirect_stdout(said) if self.is_dry else nullcontext():
+                result = trio.run(self.talk, work, noted)
         except BaseExceptionGroup as group:
             raise self._explained(unwrap_group(group)) from None
-        except Unauthorized as error:
-            raise self._explained(error) from None
+        except GpustackError as error:
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from None
+        if noted:
+            raise DryRunEnd(noted)
+        print(said.getvalue(), end="")
+        return result
 
     def _explained(self, error: BaseException) -> BaseException:
-        """``Unauthorized`` with the name of the variable to set; other errors as they are."""
+        """``Unauthorized`` with the name of what to set, and every error of a server that a context named with the
+        name of that; others as they are."""
+        address = self.address
         if not isinstance(error, Unauthorized):
+            if address.origin.startswith(_CONTEXT) and isinstance(error, GpustackError):
+                error.args = (f"{error} [{address.origin}]", *error.args[1:])
             return error
-        url = self.address.url
-        if self.address.key is None:
-            return Unauthorized(f"The server {url} wants a key: put one into GPUSTACK_API_KEY")
-        return Unauthorized(f"The server {url} does not accept the key of GPUSTACK_API_KEY (or --api-key)")
+        of = f" (of {address.origin})" if address.origin else ""
+        if address.key is None:
+            knob = "put one into GPUSTACK_API_KEY"
+            if address.origin.startswith(_CONTEXT):
+                knob = "add the context again with one, or put one into GPUSTACK_API_KEY"
+            return Unauthorized(f"The server {address.url}{of} wants a key: {knob}")
+        return Unauthorized(f"The server {address.url}{of} does not accept the key of {address.key_origin}")
 
-    async def talk(self, work: Callable[[AdminClient], Awaitable[T]]) -> T:
-        """Run ``work`` with a client, within an event loop that runs already."""
+    async def talk(self, work: Callable[[AdminClient], Awaitable[T]], noted: list[Doc] | None = None) -> T:
+        """Run ``work`` with a client, within an event loop that runs already. In a dry run the changes that are left
+        out go to ``noted``."""
         from gpustack.remote.admin_client import AdminClient
         from gpustack.remote.http import Timeouts, open_client
 
@@ -176,12 +232,16 @@ class ServerSession:
         # The certificate of a server on this machine seldom names loopback; its address is from our own files.
         verify = not (self.address.own and self.address.is_loopback)
         async with open_client(self.address.url, timeouts=Timeouts(stall=_STALL), verify=verify) as client:
+            if self.is_dry:
+                from gpustack.cli.dry_run import RehearsingClient
+
+                return await work(RehearsingClient(client, headers, [] if noted is None else noted))
             return await work(AdminClient(client, headers))
 
 
 def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> ServerSession:
     """A session with the server that ``find_server`` finds; raises what that does."""
-    return ServerSession(find_server(env, url=url, key=key))
+    return ServerSession(find_server(env, url=url, key=key), is_dry=bool(env.get(DRY_RUN_VARIABLE)))
 
 
 def unwrap_group(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from gpustack.cli.main import names, summary
+from gpustack.cli.main import WITHOUT_SERVER, names, summary
 
 _ENTRY = re.compile(
     r"^ {2}(?:(?P<short>-[A-Za-z])(?:, ))?(?P<long>--[a-z][\w-]*)(?:=(?P<value>[A-Z_]+))?(?P<rest>.*)$"
@@ -18,10 +18,10 @@ _CHOICES = re.compile(rf"(?:[^:.]*: )?({_WORD}(?:, {_WORD})* or {_WORD})(?=$|[.;
 _WITH_VALUE = re.compile(r"(?<!\w)--?[\w-]+(?:[ =][A-Z_]+)?")
 _PLACE = re.compile(r"\(([^()]*)\)|([\w-]+)")
 """One position of a usage line: a choice of words in parentheses, or a single word or argument."""
-_OWN = frozenset({"start", "config"})
+OPTION_COMMANDS = frozenset({"start", "config"})
 """Commands whose usage text is made from the options of the daemon."""
 
-_NAMES = {"MODEL": "ls", "WORKER": "workers"}
+_NAMES = {"MODEL": "ls", "WORKER": "workers", "CONTEXT": "context"}
 """For an argument or the value of an option: the command whose ``-q`` lists what it may be."""
 _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "logs": ("ps", "ls"),
@@ -34,10 +34,11 @@ _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "limits user": ("users",),
     "limits model": ("ls",),
     "files": ("files",),
+    "context": ("context",),
 }
 """The same for the arguments NAME and ID of a command, or of one of its verbs."""
-_MAKES = "create"
-"""The verb whose NAME is new, so that nothing can be offered."""
+_MAKES = ("create", "add")
+"""The verbs whose NAME is new, so that nothing can be offered."""
 _FILES = frozenset({"FILE", "DIR", "PATH"})
 
 
@@ -59,6 +60,10 @@ class OptionEntry:
     def list(self) -> str | None:
         """The command whose ``-q`` lists what the value may be."""
         return _NAMES.get(self.value or "")
+
+
+_CONTEXT = OptionEntry(name="--context", value="CONTEXT", help="The server, by its name in gpustack context")
+"""What every command takes that talks to a server."""
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +96,7 @@ def vocabulary() -> list[CommandVocabulary]:
 
 def text_of(name: str) -> str:
     """The usage text of a command."""
-    if name in _OWN:
+    if name in OPTION_COMMANDS:
         from gpustack.config.help_text import usage
 
         return usage(name)
@@ -101,11 +106,11 @@ def text_of(name: str) -> str:
 def _of(name: str) -> CommandVocabulary:
     text = text_of(name)
     usage = text.split("Usage:")[1].split("\n\n")[0]
-    lines = [] if name in _OWN else usage.replace("[options]", "").strip().splitlines()
+    lines = [] if name in OPTION_COMMANDS else usage.replace("[options]", "").strip().splitlines()
     return CommandVocabulary(
         command=name,
         summary=summary(name),
-        options=tuple(_options(text)),
+        options=(*options_of(text), *([] if name in WITHOUT_SERVER else [_CONTEXT])),
         steps=tuple(_steps(name, lines)),
         takes_files="[FILE]" in usage or " FILE" in usage or name == "run",
     )
@@ -131,7 +136,7 @@ def _steps(name: str, lines: Sequence[str]) -> list[WordPosition]:
 
 
 def _listed(name: str, after: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    if after == _MAKES:
+    if after in _MAKES:
         return ()
     lists = [_NAMES[one] for one in arguments if one in _NAMES]
     if "NAME" in arguments or "ID" in arguments:
@@ -143,7 +148,8 @@ def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*one, *other)))
 
 
-def _options(text: str) -> list[OptionEntry]:
+def options_of(text: str) -> list[OptionEntry]:
+    """The options that a usage text describes."""
     lines, found = text.split("\n"), []
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
         entry = _ENTRY.match(line)

@@ -199,6 +199,7 @@ class CommandVariables:
 
     server_url: str | None = _variable("Server that the commands talk to (the one on this machine).")
     api_key: str | None = _variable("API key of the commands.")
+    context: str | None = _variable("Server that the commands talk to, by its name in gpustack context.")
     chat_history: str | None = _variable("File that keeps the questions of chats, or off.")
     save_archive: str | None = _variable("--save-archive of download-tools.")
     load_archive: str | None = _variable("--load-archive of download-tools.")

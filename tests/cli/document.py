@@ -17,17 +17,19 @@ ones. `backup`, `restore` and `db` work on the database of this machine's instal
 programs, `doctor` looks at the machine; `version` and `completion` need nothing. Every other command is a client: it
 talks to the server that it finds like this.
 
-1. `GPUSTACK_SERVER_URL`, if it is set.
-2. Otherwise the server that runs on this machine: the address in the file `server_url` of its data directory
+1. `--context NAME`, a server that `gpustack context add` has named.
+2. Otherwise `GPUSTACK_SERVER_URL`, if it is set, else the context of `GPUSTACK_CONTEXT`, else the one of
+   `gpustack context use`.
+3. Otherwise the server that runs on this machine: the address in the file `server_url` of its data directory
    (`GPUSTACK_DATA_DIR`, or where `gpustack start` puts it by default), then port 80, and for a user who is not root
    port 8080; the first that answers.
 
 A server on this machine wants no key of root and of the user that it runs as, and lets other users of the machine use
 models and look at them, unless it runs with `--force-auth-localhost`: for more these take `sudo` or a key. For any
-other server put an API key into `GPUSTACK_API_KEY`.
+other server put an API key into `GPUSTACK_API_KEY`, which goes before the key of a context in use.
 
 Results go to stdout, everything said about them to stderr. `-o json` and `-o yaml` print the objects of the API as
-they are; `-q` prints names alone. Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns
+they are; `-q` prints names alone; with `--dry-run` a command that changes something tells what, and changes nothing. Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns
 colours off.
 
 | Exit code | Means |

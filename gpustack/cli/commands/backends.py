@@ -17,6 +17,7 @@ Options:
   --roll             Replace the engines of the deployments that use what is changed, one replica at a time.
   -o, --output=FORM  table, json or yaml (default: table; show prints YAML, which add takes again).
   -q, --quiet        Names only.
+  --dry-run          Only tell what would be changed.
   -h, --help         Show this help.
 """
 

@@ -10,6 +10,7 @@ data directory. Keep it as safe as a password. Model files are not in it, nor ar
 gpustack start that name the data directory or the database, if they are not in the environment, follow after --.
 
 Options:
+  --dry-run   Only tell what would be changed.
   -h, --help  Show this help.
 """
 
@@ -22,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
+from gpustack.cli.dry_run import intend
 from gpustack.cli.installation import existing_database, options_of, split_start_options
 from gpustack.cli.terminal import stderr
+from gpustack.text import redacted
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -35,7 +38,13 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "backup", own)
     now = datetime.now(UTC)
     target = Path(command_line.text("FILE") or f"gpustack-{now:%Y%m%dT%H%M%SZ}.backup").absolute()
-    records = back_up(options_of(start_argv, env), target, now)
+    options = options_of(start_argv, env)
+    refuse_target(target)
+    intend(
+        env,
+        f"write all records of {redacted(options.database_url)} and the secrets of {options.data_dir} to {target}",
+    )
+    records = back_up(options, target, now)
     print(target)
     stderr(env).say(f"{records} records are in it; keep it as safe as a password.")
     return 0
@@ -49,10 +58,7 @@ def back_up(options: Options, target: Path, now: datetime) -> int:
     from gpustack.store.migration import known
     from gpustack.store.transfer import transfer
 
-    if target.exists():
-        raise form.BackupError(f"{target} is there already: name another file")
-    if not target.parent.is_dir():
-        raise form.BackupError(f"There is no directory {target.parent} for the backup: make it")
+    refuse_target(target)
     source = existing_database(options.database_url)
     try:
         with tempfile.TemporaryDirectory(prefix=".gpustack-backup-", dir=_roomy(target)) as made:
@@ -78,6 +84,16 @@ def back_up(options: Options, target: Path, now: datetime) -> int:
     finally:
         source.close()
     return moved.records
+
+
+def refuse_target(target: Path) -> None:
+    """Raise BackupError for a file that is there, or that has no directory to be in."""
+    from gpustack.cli.backup_file import BackupError
+
+    if target.exists():
+        raise BackupError(f"{target} is there already: name another file")
+    if not target.parent.is_dir():
+        raise BackupError(f"There is no directory {target.parent} for the backup: make it")
 
 
 def _roomy(target: Path) -> Path:

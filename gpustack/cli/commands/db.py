@@ -1,7 +1,7 @@
 """Move the records of an installation from one database to another.
 
 Usage:
-  gpustack db migrate-from SOURCE [--to=TARGET] [--replace]
+  gpustack db migrate-from SOURCE [--to=TARGET] [--replace] [--dry-run]
   gpustack db (-h | --help)
 
 SOURCE and TARGET are URLs as --database-url takes them: sqlite:///path, postgresql://user:password@host:port/db_name or
@@ -12,6 +12,7 @@ Options:
   --to=TARGET  The database to move to (default: the one of gpustack start in this environment; GPUSTACK_DATABASE_URL
                keeps its password from other users of this machine, who can see command lines).
   --replace    Lose the records that the target has.
+  --dry-run    Only tell what would be changed.
   -h, --help   Show this help.
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpustack.cli.command_line import read
+from gpustack.cli.dry_run import intend, is_dry
 from gpustack.cli.installation import existing_database, file_of, options_of
 from gpustack.cli.terminal import stderr
 
@@ -29,8 +31,17 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "db", argv)
     source = command_line.required("SOURCE")
     target = command_line.text("--to") or options_of([], env).database_url
+    _rehearse(source, target, env)
     stderr(env).say(move(source, target, replace=command_line.flag("--replace")))
     return 0
+
+
+def _rehearse(source_url: str, target_url: str, env: Mapping[str, str]) -> None:
+    """In a dry run, look at the source and tell what would be moved. Raises DryRunEnd, and GpustackError."""
+    if not is_dry(env):
+        return
+    existing_database(source_url).close()
+    intend(env, f"copy all records of {source_url} to {target_url}")
 
 
 def move(source_url: str, target_url: str, *, replace: bool) -> str:

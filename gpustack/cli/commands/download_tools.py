@@ -23,6 +23,7 @@ Options:
   --data-dir=DIR                 Of the daemon (default: where gpustack start has it).
   --bin-dir=DIR                  Where the tools go (default: <data-dir>/bin).
   -q, --quiet                    Say nothing but the path of llama-server.
+  --dry-run                      Only tell what would be changed.
   -h, --help                     Show this help.
 
 Every option may be given in the environment too, such as GPUSTACK_SAVE_ARCHIVE and GPUSTACK_TOOLS_DOWNLOAD_BASE_URL.
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.dry_run import intend
 from gpustack.cli.failure import UsageError
 from gpustack.cli.installation import load_options
 from gpustack.cli.terminal import Terminal, stderr
@@ -79,6 +81,11 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         raise command_line.error(
             "--load-archive fetches nothing: leave out --save-archive and --tools-download-base-url"
         )
+    kept = "" if asked.save is None else f", and write {asked.save}"
+    origin = asked.load or asked.base or "github.com"
+    intend(
+        env, f"take llama.cpp {asked.tag or 'of the latest version'} from {origin} to {asked.bin_dir}{kept}"
+    )
     import trio
 
     aside = Terminal(io.StringIO()) if command_line.flag("--quiet") else stderr(env)

@@ -8,6 +8,7 @@ NAME is an instance, or a model, whose instances are then explained one by one.
 Options:
   --apply=KIND       Make the change of this kind, of those that are listed.
   -o, --output=FORM  table, json or yaml (default: table); the last two tell all.
+  --dry-run          With --apply: only tell what would be changed.
   -h, --help         Show this help.
 """
 

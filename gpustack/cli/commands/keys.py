@@ -16,6 +16,7 @@ Options:
   --description=TEXT      What it is for.
   -o, --output=FORM       table, json or yaml (default: table).
   -q, --quiet             Names only.
+  --dry-run               Only tell what would be changed.
   -h, --help              Show this help.
 """
 

@@ -10,6 +10,7 @@ tokens_per_minute, concurrent_requests, tokens_per_day and tokens_per_month (of 
 
 Options:
   -o, --output=FORM  table, json or yaml (default: table).
+  --dry-run          Only tell what would be changed.
   -h, --help         Show this help.
 """
 

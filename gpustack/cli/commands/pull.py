@@ -12,6 +12,7 @@ Options:
   --local-dir=DIR    Into this folder of the worker, and not where deployments look.
   -d, --detach       Do not wait: the workers go on by themselves.
   --timeout=SECONDS  Give up waiting after so long, with exit code 124; the workers go on (default: 0, without end).
+  --dry-run          Only tell what would be changed.
   -h, --help         Show this help.
 """
 

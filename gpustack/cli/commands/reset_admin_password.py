@@ -9,6 +9,7 @@ owner's of the API key.
 Options:
   -s, --server-url=URL  The server (default: GPUSTACK_SERVER_URL, else the one on this machine).
   --api-key=KEY         Your key; better in GPUSTACK_API_KEY, which other users of this machine cannot see.
+  --dry-run             Only tell what would be changed.
   -h, --help            Show this help.
 """
 

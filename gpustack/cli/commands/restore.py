@@ -10,6 +10,7 @@ are not in the environment, follow after --.
 
 Options:
   --replace   Lose the records and secrets that are there.
+  --dry-run   Only tell what would be changed.
   -h, --help  Show this help.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli.command_line import read
+from gpustack.cli.dry_run import intend, is_dry
 from gpustack.cli.installation import options_of, split_start_options
 from gpustack.cli.terminal import stderr
 
@@ -35,7 +37,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     command_line = read(__doc__, "restore", own)
     options = options_of(start_argv, env)
     source = Path(command_line.required("FILE")).absolute()
-    stderr(env).say(restore(options, source, replace=command_line.flag("--replace")))
+    replace = command_line.flag("--replace")
+    if is_dry(env):
+        _rehearse(options, source, env, replace=replace)
+    stderr(env).say(restore(options, source, replace=replace))
     return 0
 
 
@@ -57,12 +62,8 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
         folder = Path(made)
         manifest = form.unpack(source, folder)
         form.check_database(folder / form.DATABASE)
-        kept = _kept(options.data_dir, folder, list(manifest.files)) if not replace else []
-        if kept:
-            raise form.BackupError(
-                f"{options.data_dir} has secrets that differ from those of the backup ({', '.join(kept)}): choose"
-                " another --data-dir, or give --replace to lose them"
-            )
+        if not replace:
+            _refuse_other_secrets(options.data_dir, folder, list(manifest.files))
         copy = open_database(f"sqlite:///{folder / form.DATABASE}")
         try:
             migrate(copy)
@@ -83,6 +84,37 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
         f"Restored {moved.records} records to {place}, from a backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC by"
         f" gpustack {manifest.version}."
     )
+
+
+def _rehearse(options: Options, source: Path, env: Mapping[str, str], *, replace: bool) -> None:
+    """Check the backup as ``restore`` does, in a folder of its own, and tell what that would do. Raises DryRunEnd, and
+    GpustackError."""
+    from gpustack.cli import backup_file as form
+
+    with tempfile.TemporaryDirectory(prefix=".gpustack-restore-") as made:
+        folder = Path(made)
+        manifest = form.unpack(source, folder)
+        form.check_database(folder / form.DATABASE)
+        names = [name for name in manifest.files if name != form.DATABASE]
+        if not replace:
+            _refuse_other_secrets(options.data_dir, folder, names)
+    lost = ", and lose what is there" if replace else ""
+    intend(
+        env,
+        f"restore {sum(manifest.rows.values())} rows of a backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC to "
+        f"{options.database_url}{lost}",
+        f"write {', '.join(names)} in {options.data_dir}",
+    )
+
+
+def _refuse_other_secrets(data_dir: Path, folder: Path, names: Sequence[str]) -> None:
+    from gpustack.cli.backup_file import BackupError
+
+    if kept := _kept(data_dir, folder, names):
+        raise BackupError(
+            f"{data_dir} has secrets that differ from those of the backup ({', '.join(kept)}): choose another "
+            "--data-dir, or give --replace to lose them"
+        )
 
 
 def _let_workers_in(copy: Database) -> None:

@@ -4,6 +4,7 @@ Usage:
   gpustack rm [options] MODEL...
 
 Options:
+  --dry-run   Only tell what would be changed.
   -h, --help  Show this help.
 """
 

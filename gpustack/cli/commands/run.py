@@ -20,6 +20,7 @@ Options:
   --max-tokens=NUMBER   How long an answer may get.
   --stats               Tell after each answer how many tokens came how fast.
   --no-history          Keep no questions for later chats; see gpustack chat --help.
+  --dry-run             Only tell what would be changed.
   -h, --help            Show this help.
 
 Options of a new deployment:
@@ -76,6 +77,11 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     text, name = command_line.required("MODEL"), command_line.text("--name")
     made = session.run(lambda client: find_or_deploy(client, text, name, fields, aside))
     model = made.model
+    if command_line.flag("--dry-run"):
+        print(f"{model['name']} is deployed already: nothing would change")
+        return 0
+    if made.is_new:
+        aside.say(f"deployed as {model['name']}")
     # A ready model is not waited for: who may use it is perhaps not allowed to see its instances.
     is_ready = not made.is_new and bool(model.get("ready_replicas"))
     try:

@@ -4,6 +4,7 @@ Usage:
   gpustack scale [options] MODEL REPLICAS
 
 Options:
+  --dry-run   Only tell what would be changed.
   -h, --help  Show this help.
 """
 

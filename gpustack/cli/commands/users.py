@@ -15,6 +15,7 @@ Options:
   --password-stdin    Read the password from the first line of stdin; it need not be changed then.
   -o, --output=FORM   table, json or yaml (default: table).
   -q, --quiet         Names only.
+  --dry-run           Only tell what would be changed.
   -h, --help          Show this help.
 """
 
@@ -82,13 +83,34 @@ def _create(command_line: CommandLine, name: str, env: Mapping[str, str]) -> int
 def _reset(command_line: CommandLine, names: Sequence[str], env: Mapping[str, str]) -> int:
     if command_line.flag("--password-stdin") and len(names) > 1:
         raise command_line.error("--password-stdin is for one account")
-    session = open_session(env)
-    for name in names:
-        password, given = _password(command_line)
-        changes = {"password": password, "require_password_change": not given}
-        session.run(partial(_update, names=[name], changes=changes))
-        print(f"The password of {name} is changed" if given else f"The new password of {name} is: {password}")
+    passwords = {name: _password(command_line) for name in names}
+    done: list[str] = []
+    try:
+        open_session(env).run(lambda client: _set_passwords(client, passwords, done))
+    finally:
+        # A password that holds already must be seen, even if the next one failed.
+        for name in done:
+            password, given = passwords[name]
+            print(
+                f"The password of {name} is changed"
+                if given
+                else f"The new password of {name} is: {password}"
+            )
     return 0
+
+
+async def _set_passwords(
+    client: AdminClient, passwords: Mapping[str, tuple[str, bool]], done: list[str]
+) -> None:
+    """All names are looked up before any password is changed."""
+    from gpustack.cli.lookup import USERS, user_named
+
+    for user, (name, (password, given)) in zip(
+        [await user_named(client, name) for name in passwords], passwords.items(), strict=True
+    ):
+        changes = {"password": password, "require_password_change": not given}
+        await client.update(f"{USERS}/{user['id']}", changes)
+        done.append(name)
 
 
 def _password(command_line: CommandLine) -> tuple[str, bool]:

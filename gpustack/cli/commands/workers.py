@@ -2,12 +2,11 @@
 
 Usage:
   gpustack workers [--output=FORM] [--quiet]
-  gpustack workers label NAME LABEL...
-  gpustack workers taint NAME TAINT...
-  gpustack workers (cordon | uncordon | bar) NAME...
-  gpustack workers drain [--timeout=SECONDS | --no-wait] NAME...
-  gpustack workers drain --dry-run [--output=FORM] NAME...
-  gpustack workers (admit | rm) [--force] NAME...
+  gpustack workers label [--dry-run] NAME LABEL...
+  gpustack workers taint [--dry-run] NAME TAINT...
+  gpustack workers (cordon | uncordon | bar) [--dry-run] NAME...
+  gpustack workers drain [--timeout=SECONDS | --no-wait] [--dry-run] [--output=FORM] NAME...
+  gpustack workers (admit | rm) [--force] [--dry-run] NAME...
 
 label sets KEY=VALUE, and takes KEY- away; deployments choose workers by labels.
 taint sets KEY=VALUE:EFFECT or KEY:EFFECT, and takes KEY:EFFECT- or KEY- away. Deployments that do not tolerate it are
@@ -15,7 +14,7 @@ not placed there (NoSchedule), placed there last (PreferNoSchedule), or not plac
 cordon lets a worker keep what it runs, and places nothing new there. uncordon ends that, and a drain.
 drain cordons a worker and starts elsewhere what it runs, a replica at a time, the new one before the old one ends; it
 waits until nothing is left there. Then the machine can be stopped. What finds no room elsewhere goes on there.
-A dry run tells where each instance would go, and what would stay and why, and changes nothing.
+A dry run changes nothing; that of drain tells where each instance would go, and what would stay and why.
 bar voids the credential of a worker at once and keeps its machine from joining; what ran there is placed elsewhere.
 admit lets a machine join as this worker with the cluster token, once: it was barred, or has lost its credential.
 rm forgets a worker; what ran there is placed elsewhere. One that still runs would join again: stop it first.
@@ -25,7 +24,7 @@ Options:
   -q, --quiet        Names only.
   --timeout=SECONDS  How long to wait for a worker to be empty (default: 0, as long as it takes).
   --no-wait          Do not wait for it.
-  --dry-run          Tell what a drain would lead to.
+  --dry-run          Only tell what would be changed.
   --force            Also a worker that is there.
   -h, --help         Show this help.
 """
@@ -54,7 +53,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each worker; memory is what models claim of what there is."""
     command_line = read(__doc__, "workers", argv)
 
-    if command_line.flag("--dry-run"):
+    if command_line.flag("drain") and command_line.flag("--dry-run"):
         from gpustack.cli.drain_plan import plan_of, told
 
         names = command_line.many("NAME")
