@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.cli.completion import SHELLS
-from gpustack.cli.main import names
+from gpustack.cli.main import WITHOUT_SERVER, names
 from gpustack.cli.vocabulary import WordPosition, text_of, vocabulary
 from tests.daemon import WITHIN
 from tests.needs import requires
@@ -26,7 +26,10 @@ def test_the_vocabulary_is_what_the_usage_texts_say() -> None:
     assert list(EVERY) == names()
     for name, one in EVERY.items():
         text = text_of(name)
+        assert ("--context" in {option.name for option in one.options}) == (name not in WITHOUT_SERVER)
         for option in one.options:
+            if option.name == "--context":
+                continue
             assert option.name in text and (option.short is None or f"{option.short}, {option.name}" in text)
         for step in one.steps:
             assert all(verb in text.split("\n\n")[1] for verb in step.verbs), name
