@@ -17,9 +17,9 @@ from gpustack.server.drain import begin_drain, plan_drain
 from gpustack.server.report import worker_drains
 
 from .cluster import Cluster, Settled
-from .test_preemption import deployed, ended, facts, loops, needs, occupied, replicas, settled
+from .test_preemption import deployed, ended, loops, needs, occupied, replicas
 
-__all__ = ["facts", "loops", "settled"]
+__all__ = ["loops"]
 
 
 async def drained(cluster: Cluster, settled: Settled, worker: Worker) -> None:
