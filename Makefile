@@ -6,7 +6,7 @@ EXAMPLES ?= 2000
 PYTEST_ARGS ?=
 JOBS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-WANTED = pyproject.toml constraints.txt hatch_build.py console/build.js console/package-lock.json
+WANTED = pyproject.toml constraints.txt hatch_build.py console/package-lock.json $(wildcard console/*.js) $(shell find console/src -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui guide test-guide estimates wheel clean
@@ -98,7 +98,7 @@ guide: $(VENV)/.installed-dev ## Build the guide that the daemon shows at /guide
 estimates: $(VENV)/.installed-dev ## Write anew how far estimates of GGUF models are from the engine's figures
 	$(VENV)/bin/python -m tests.policy.estimate_table
 
-docs-ui: $(VENV)/.installed ## Build the pages of /docs and /redoc anew
+docs-ui: $(VENV)/.installed ## Build the web console and the pages of /docs and /redoc anew
 	rm -f gpustack/api/static/.built-from
 	$(PIP) --no-deps --editable .
 

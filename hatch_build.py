@@ -84,7 +84,7 @@ class BrowserPages(BuildHookInterface):
         quick = ["--fetch-retries=1", "--fetch-timeout=60000", "--loglevel=error"]
         for command, missing in (
             (
-                [*npm, "ci", "--prefer-offline", *quick],
+                [*npm, "ci", "--prefer-offline", "--ignore-scripts", *quick],
                 "npm could not fetch what console/package-lock.json names",
             ),
             ([node, "build.js"], "console/build.js failed"),

@@ -43,6 +43,11 @@ class Visitor:
         """The cookies of this profile by name."""
         return {cookie["name"]: dict(cookie) for cookie in self.page.context.cookies()}
 
+    def sign_out(self) -> None:
+        """As a person does: in the menu of their account."""
+        self.page.get_by_role("button", name="Your account").click()
+        self.page.get_by_role("menuitem", name="Sign out").click()
+
     @property
     def text(self) -> str:
         """What the page says."""

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
@@ -207,6 +208,8 @@ class ServerDescription:
     version: Version = Version()
     docs: bool = True
     """Serve the pages of the API documentation."""
+    console: Path = Path(__file__).parent / "static" / "console"
+    """Where the web console was built; where nothing is, there is none."""
     readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
     """Whether it takes requests, and what each of its parts says."""
     draw_tasks: Callable[[], Any] = dict

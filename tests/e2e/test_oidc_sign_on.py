@@ -40,6 +40,11 @@ class Site:
         """The page on which somebody ends who wants to sign in."""
         return someone.go(f"{self.daemon.url}/auth/oidc/login").text
 
+    def name_after_login(self, someone: Person) -> str:
+        """The name of the account of somebody who has gone to sign in."""
+        self.login(someone)
+        return str(self.me(someone).get("username"))
+
 
 def configured(issuer: str, port: int) -> tuple[str, ...]:
     back = f"http://127.0.0.1:{port}/auth/oidc/callback"
@@ -90,14 +95,14 @@ def test_a_person_signs_in_at_the_provider_and_out_again(
     here: Site, visitors: Callable[[str], Visitor]
 ) -> None:
     ada = visitors("ada")
-    ada.page.goto(here.daemon.url)
-    assert "You are not signed in" in ada.text
+    ada.page.goto(f"{here.daemon.url}/sign-in")
+    ada.page.get_by_role("link", name="Sign in by OIDC").wait_for()
     ada.picture("start")
     ada.page.get_by_role("link", name="Sign in by OIDC").click()
-    assert ada.page.url.startswith(here.provider.issuer)
+    ada.page.wait_for_url(re.compile(re.escape(here.provider.issuer)))
     sign_in(ada, here, "ada")
     assert ada.page.url == here.daemon.url + "/"
-    assert "You are signed in as ada, an administrator." in ada.text
+    ada.page.get_by_role("button", name="Your account").get_by_text("ada").wait_for()
     ada.picture("signed-in")
     cookies = ada.cookies()
     assert [name for name in cookies if name.startswith("gpustack_")] == ["gpustack_session"]
@@ -107,14 +112,15 @@ def test_a_person_signs_in_at_the_provider_and_out_again(
     shown = (me["username"], me["full_name"], me["avatar_url"], me["is_admin"], me["source"])
     assert shown == ("ada", "Ada Lovelace", "https://example.com/ada.png", True, "OIDC")
 
-    ada.page.get_by_role("button", name="Sign out").click()
+    ada.sign_out()
     ada.page.wait_for_url(re.compile(re.escape(here.provider.issuer)))
     ada.picture("provider-logout")
     ada.page.get_by_role("button", name="Yes, sign me out").click()
     ada.page.wait_for_url(here.daemon.url + "/")
-    assert "You are not signed in" in ada.text
-    ada.picture("signed-out")
     assert "gpustack_session" not in ada.cookies()
+    ada.page.goto(f"{here.daemon.url}/sign-in")
+    ada.page.get_by_role("link", name="Sign in by OIDC").wait_for()
+    ada.picture("signed-out")
     # The provider has forgotten her too: who wants to sign in now is asked for a name again.
     ada.page.get_by_role("link", name="Sign in by OIDC").click()
     ada.page.get_by_placeholder("Enter any login").wait_for()
@@ -133,7 +139,8 @@ def test_who_changes_their_mind_at_the_provider_is_told_so_and_can_try_again(
     assert "access_denied: End-User aborted interaction" in bob.text
     bob.page.get_by_role("link", name="Sign in again").click()
     sign_in(bob, here, "bob")
-    assert "You are signed in as bob, a user." in bob.text
+    bob.page.get_by_role("button", name="Your account").get_by_text("bob").wait_for()
+    assert not bob.page.get_by_role("link", name="Cluster").count()
 
 
 @attack
@@ -204,7 +211,7 @@ def test_a_client_may_be_public_or_send_its_secret_in_the_body(tmp_path: Path) -
             client["client_secret"] = None
         # The document of the provider offers all ways; the first that we know must not be taken as the only one.
         with site(folder, env=env, client=client, conform=False) as made, person("ada") as ada:
-            assert "signed in as ada@example.com" in made.login(ada)
+            assert made.name_after_login(ada) == "ada@example.com"
 
 
 def test_a_sign_in_may_end_at_another_server_than_it_began_at(
@@ -230,9 +237,8 @@ def test_a_sign_in_may_end_at_another_server_than_it_began_at(
         ada = stack.enter_context(person("ada"))
         ada.back(f"{first.url}/auth/oidc/login")  # from now on the provider asks her nothing
         link = ada.back(f"{first.url}/auth/oidc/login").replace(str(ports[0]), str(ports[1]))
-        assert "signed in as ada@example.com" in ada.go(link).text
+        assert ada.go(link).status_code == 200
         assert Site(first, real).me(ada)["username"] == "ada@example.com"
-        assert "signed in as ada@example.com" in ada.go(first.url).text
         assert Site(second, real).me(ada)["username"] == "ada@example.com"
 
 
@@ -250,4 +256,4 @@ def test_a_provider_that_comes_later_than_the_server_is_found(tmp_path: Path) ->
         assert "cannot be reached (Connection refused)" in answer.text
         with running_provider(provider_port, tmp_path, back_to(port)) as real:
             made = Site(running, real)
-            running.until(lambda: "signed in as ada@example.com" in made.login(ada), "the provider")
+            running.until(lambda: made.name_after_login(ada) == "ada@example.com", "the provider")

@@ -1,4 +1,4 @@
-"""The start page of a browser: who is signed in, how to sign in and out, and where the documentation is."""
+"""The pages of a browser: the web console, or where that was not built who is signed in and how to sign in and out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from gpustack.errors import NotFound
 from gpustack.identity.sessions import find_session
 
 from ..access import credentials_of
+from ..console_pages import CONSOLE_ROUTES, is_built, shell
 from ..page import PageLink, page, wants_page
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 
@@ -14,6 +15,8 @@ from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 async def _home(call: ApiCall) -> ApiResponse:
     if not wants_page(call.request):
         raise NotFound("There is nothing at /; the documentation of the API is at /docs")
+    if is_built(call.context):
+        return shell(call)
     context, cookie = call.context, credentials_of(call.request).cookie
     user = _signed_in(call, cookie)
     if user is None and cookie is not None and await context.store.refresh():
@@ -43,10 +46,11 @@ ROUTES = tagged(
         ApiRoute(
             method="GET",
             path="/",
-            summary="A page for browsers: who is signed in, sign in, sign out",
+            summary="The web console, for browsers",
             handler=_home,
             allow=None,
             hidden=True,
         ),
+        *CONSOLE_ROUTES,
     ),
 )

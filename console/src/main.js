@@ -1,0 +1,26 @@
+// Where it starts: the words, who is signed in, and the page of this address are fetched side by side.
+
+import { render } from 'preact';
+import { effect } from '@preact/signals';
+import { startLive, stopLive } from './live.js';
+import { html } from './parts/html.js';
+import { place, startRouter } from './router.js';
+import { me, whoIsIt } from './session.js';
+import { Shell } from './shell.js';
+import { loadWords } from './words.js';
+
+async function start() {
+  place.value.page?.load();
+  startRouter();
+  await Promise.all([loadWords(), whoIsIt()]);
+  effect(() => {
+    const account = me.value;
+    if (account && !account.require_password_change) startLive(account.is_admin);
+    else stopLive();
+  });
+  const root = /** @type {HTMLElement} */ (document.getElementById('app'));
+  root.replaceChildren();
+  render(html`<${Shell} />`, root);
+}
+
+start();

@@ -1,0 +1,165 @@
+// Workers and their devices as bars: what is claimed, used by us, used by others, free.
+
+import { useEffect, useMemo, useState } from 'preact/hooks';
+import { bytes, degrees, number, percent } from '../format.js';
+import { store, watchLoads } from '../live.js';
+import { Badge } from '../parts/badge.js';
+import { DeviceBar, Legend, sentenceOf } from '../parts/bar.js';
+import { Empty } from '../parts/button.js';
+import { Search } from '../parts/field.js';
+import { html } from '../parts/html.js';
+import { Icon } from '../parts/icon.js';
+import { Menu } from '../parts/menu.js';
+import { PageHead, Waiting } from '../parts/page.js';
+import { Virtual } from '../parts/virtual.js';
+import { setQuery } from '../router.js';
+import { t } from '../words.js';
+import { useActions } from './cluster/actions.js';
+import { AddWorker } from './cluster/add-worker.js';
+import { capacityOf, needsLook, stateOf } from './cluster/capacity.js';
+import { DeviceCard } from './cluster/device-card.js';
+
+const WIDE = matchMedia('(min-width: 901px)');
+const LINE = 42;
+const FRAME = 22;
+
+/** Devices in a line, and the height of what stands above them. */
+const shape = () => (WIDE.matches ? { inLine: 8, above: 0 } : { inLine: 4, above: 34 });
+
+/** @type {Record<string, (worker: any) => boolean>} */
+const SHOWS = {
+  all: () => true,
+  look: needsLook,
+  free: (worker) => (worker.gpu_devices ?? []).some((/** @type {any} */ one) => one.total && !one.claimed && !one.used_by_others),
+  full: (worker) => (worker.gpu_devices ?? []).length > 0 && worker.gpu_devices.every((/** @type {any} */ one) => one.free !== undefined && one.free < one.total / 20),
+};
+
+/** Numbers in names in the order of numbers. @param {string} name */
+const sortKey = (name) => name.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(9, '0'));
+
+/** @param {any} worker */
+const textOf = (worker) =>
+  [
+    worker.name,
+    worker.ip,
+    ...Object.entries(worker.labels ?? {}).map(([key, value]) => `${key}=${value}`),
+    ...new Set((worker.gpu_devices ?? []).map((/** @type {any} */ one) => one.name)),
+  ]
+    .join(' ')
+    .toLowerCase();
+
+/** Kept as long as the document is the same one. @type {WeakMap<any, {text: string, key: string}>} */
+const prepared = new WeakMap();
+
+/** @param {any} worker */
+function prepare(worker) {
+  let made = prepared.get(worker);
+  if (!made) prepared.set(worker, (made = { text: textOf(worker), key: `${needsLook(worker) ? 0 : 1}${sortKey(worker.name)}` }));
+  return made;
+}
+
+/** @param {{query: URLSearchParams}} props */
+export default function Cluster({ query }) {
+  const [adding, setAdding] = useState(false);
+  const [wide, setWide] = useState(WIDE.matches);
+  const actions = useActions();
+  const search = query.get('q') ?? '';
+  const show = SHOWS[query.get('show') ?? ''] ? String(query.get('show')) : 'all';
+  const workers = store.workers.value;
+  useEffect(() => {
+    const turned = () => setWide(WIDE.matches);
+    WIDE.addEventListener('change', turned);
+    return () => {
+      WIDE.removeEventListener('change', turned);
+      watchLoads([]);
+    };
+  }, []);
+  const shown = useMemo(() => {
+    const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = [...workers.values()].filter((one) => SHOWS[show](one) && terms.every((term) => prepare(one).text.includes(term)));
+    return found.sort((a, b) => (prepare(a).key < prepare(b).key ? -1 : 1));
+  }, [workers, search, show]);
+  const heightOf = useMemo(() => {
+    const { inLine, above } = shape();
+    return (/** @type {any} */ worker) => above + FRAME + LINE * Math.max(1, Math.ceil((worker.gpu_devices?.length ?? 0) / inLine));
+  }, [wide]);
+
+  if (!store.ready.value) return html`<${Waiting} lines=${6} />`;
+  const add = html`<button type="button" class="button primary" onClick=${() => setAdding(true)}><${Icon} name="plus" />${t('cluster.add')}</button>`;
+  const dialog = adding ? html`<${AddWorker} onClose=${() => setAdding(false)} />` : null;
+  if (!workers.size) {
+    return html`<${PageHead} title=${t('nav.cluster')} />
+      <${Empty} title=${t('cluster.none')} actions=${add}>${t('cluster.none-text')}<//>${dialog}`;
+  }
+  return html`<${PageHead} title=${t('nav.cluster')} actions=${add} under=${html`<${Summary} workers=${workers} />`} />
+    <div class="tools">
+      <${Search} label=${t('cluster.search')} value=${search} onInput=${(/** @type {string} */ q) => setQuery({ q })} />
+      <div class="segments" role="group" aria-label=${t('cluster.show')}>
+        ${Object.keys(SHOWS).map(
+          (name) =>
+            html`<button type="button" aria-pressed=${name === show ? 'true' : 'false'} onClick=${() => setQuery({ show: name === 'all' ? '' : name })}>${t(`cluster.show-${name}`)}</button>`,
+        )}
+      </div>
+      <${Legend} />
+    </div>
+    ${shown.length
+      ? html`<${Virtual} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} label=${t('cluster.workers')} onShown=${(/** @type {any[]} */ drawn) => watchLoads(drawn.map((one) => one.id))} row=${(/** @type {any} */ worker) => html`<${Row} worker=${worker} actions=${actions} />`} />`
+      : html`<${Empty} title=${t('cluster.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
+    <${DeviceCard} />
+    ${actions.dialog}${dialog}`;
+}
+
+/** @param {{workers: Map<number, any>}} props */
+function Summary({ workers }) {
+  const sum = useMemo(() => capacityOf(workers.values()), [workers]);
+  return t('cluster.summary', {
+    ready: number(sum.ready),
+    workers: number(sum.workers),
+    devices: number(sum.devices),
+    claimed: bytes(sum.claimed),
+    total: bytes(sum.total),
+  });
+}
+
+/** Left and right between the devices of a worker; the others are not stops of the tab key. @param {KeyboardEvent} event */
+function walk(event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  const all = /** @type {HTMLElement[]} */ ([...(/** @type {HTMLElement} */ (event.currentTarget)).querySelectorAll('[data-device]')]);
+  const next = all[all.indexOf(/** @type {HTMLElement} */ (event.target)) + step];
+  if (!next) return;
+  event.preventDefault();
+  for (const one of all) one.tabIndex = one === next ? 0 : -1;
+  next.focus();
+}
+
+/** @param {{worker: any, actions: any}} props */
+function Row({ worker, actions }) {
+  const state = stateOf(worker);
+  const devices = worker.gpu_devices ?? [];
+  const left = worker.drain ? t('cluster.left', { n: worker.drain.left.length }) : undefined;
+  return html`<div class="worker">
+    <div class="who">
+      <a class="ellipsis" href=${`/cluster/${worker.id}`} title=${worker.name}>${worker.name}</a>
+      ${state === 'ready' ? html`<span class="muted ellipsis">${worker.ip}</span>` : html`<${Badge} state=${state} detail=${left} />`}
+    </div>
+    <div class="devices" role="group" aria-label=${t('cluster.devices-of', { name: worker.name })} onKeyDown=${walk}>
+      ${devices.map(
+        (/** @type {any} */ device, /** @type {number} */ at) =>
+          html`<a
+            class="device"
+            key=${device.index}
+            href=${`/cluster/${worker.id}`}
+            tabindex=${at ? -1 : 0}
+            data-device=${`${worker.id}:${device.index}`}
+            aria-label=${sentenceOf(device)}
+            ><${DeviceBar} device=${device} /><small
+              ><b>${device.index}</b>${device.fault ? t('cluster.faulty') : html`<span>${percent(device.utilization)}</span><span>${degrees(device.temperature)}</span>`}</small
+            ></a
+          >`,
+      )}
+      ${devices.length ? null : html`<span class="muted">${t('cluster.no-devices', { ram: bytes(worker.memory?.total) })}</span>`}
+    </div>
+    <${Menu} label=${t('cluster.actions', { name: worker.name })} items=${actions.of(worker)} />
+  </div>`;
+}

@@ -1,0 +1,96 @@
+// One look: whether anything needs a decision, and what.
+
+import { askAttention, attention, attentionFault } from '../attention.js';
+import { send } from '../api.js';
+import { bytes, number } from '../format.js';
+import { pathOf } from '../links.js';
+import { store } from '../live.js';
+import { Button, Sentence } from '../parts/button.js';
+import { confirm } from '../parts/dialog.js';
+import { html } from '../parts/html.js';
+import { Fault, PageHead, Waiting } from '../parts/page.js';
+import { Ago } from '../parts/time.js';
+import { toast } from '../parts/toast.js';
+import { go } from '../router.js';
+import { isAdmin } from '../session.js';
+import { t } from '../words.js';
+import { capacityOf } from './cluster/capacity.js';
+import { Steps } from './first-steps.js';
+
+const TONES = { critical: 'bad', warning: 'warn', notice: 'quiet' };
+
+export default function Home() {
+  return isAdmin.value ? html`<${ForAdministrators} />` : html`<${ForOthers} />`;
+}
+
+function ForAdministrators() {
+  const items = attention.value;
+  const fault = attentionFault.value;
+  if (!store.ready.value || (items === null && !fault)) return html`<${Waiting} lines=${5} />`;
+  const count = items?.length ?? 0;
+  const isNew = store.models.value.size === 0;
+  return html`<${PageHead} title=${fault ? t('nav.home') : count ? t('home.decisions', { n: count }) : t('home.nothing')} />
+    ${fault ? html`<${Fault} text=${fault} again=${askAttention} />` : null}
+    ${count ? html`<ol class="decisions">${items?.map((item) => html`<li key=${item.id}><${Decision} item=${item} /></li>`)}</ol>` : null}
+    ${isNew ? html`<section><h2>${t('steps.title')}</h2><${Steps} /></section>` : html`<${Figures} />`}`;
+}
+
+/** @param {{item: import('../attention.js').Item}} props */
+function Decision({ item }) {
+  const path = pathOf(item.object);
+  const actions = (item.actions ?? []).map(
+    (action, index) => html`<${Button} kind=${index ? 'plain' : 'primary'} onClick=${() => carryOut(action)}>${action.label}<//>`,
+  );
+  const detail = html`<span class="severity">${t(`home.${item.severity}`)}</span>
+    ${item.since ? html` · <${Ago} at=${item.since} />` : null}
+    ${path && item.object ? html` · <a href=${path}>${item.object.name}</a>` : null}`;
+  return html`<${Sentence} tone=${TONES[item.severity]} actions=${actions.length ? actions : null} detail=${detail}>${item.text}<//>`;
+}
+
+/** @param {import('../attention.js').Action} action */
+async function carryOut(action) {
+  // What the server offers is of this server: never another place.
+  if (!/^\/(?!\/)/.test(action.path)) return;
+  if (action.method === 'GET') {
+    go(action.path);
+    return;
+  }
+  if (action.confirm && !(await confirm({ title: action.label, text: action.confirm, submit: action.label, danger: action.method === 'DELETE' }))) return;
+  await send(action.method, action.path, { body: action.body });
+  toast(t('home.done', { what: action.label }));
+  await askAttention();
+}
+
+/** The cluster in figures, each a way to its page. */
+function Figures() {
+  const capacity = capacityOf(store.workers.value.values());
+  const models = [...store.models.value.values()];
+  const serving = models.filter((model) => model.state === 'ready').length;
+  const wanted = models.filter((model) => model.state !== 'stopped').length;
+  const running = [...store.instances.value.values()].filter((one) => one.state === 'running').length;
+  const share = capacity.total ? Math.round((capacity.claimed / capacity.total) * 100) : null;
+  return html`<ul class="figures">
+    <li><a href="/models"><b>${number(serving)}<small> / ${number(wanted)}</small></b><span>${t('home.models')}</span></a></li>
+    <li><a href="/models"><b>${number(running)}<small> / ${number(store.instances.value.size)}</small></b><span>${t('home.instances')}</span></a></li>
+    <li><a href="/cluster"><b>${number(capacity.ready)}<small> / ${number(capacity.workers)}</small></b><span>${t('home.workers')}</span></a></li>
+    <li>
+      <a href="/cluster"><b>${share === null ? '–' : `${share} %`}</b><span>${t('home.memory', { claimed: bytes(capacity.claimed), total: bytes(capacity.total) })}</span></a>
+    </li>
+  </ul>`;
+}
+
+/** What somebody sees who uses models and does not run them. */
+function ForOthers() {
+  const models = [...store.models.value.values()].sort((a, b) => a.name.localeCompare(b.name));
+  if (!store.ready.value) return html`<${Waiting} />`;
+  return html`<${PageHead} title=${t('home.your-models')} under=${models.length ? null : t('home.no-models')} />
+    <ul class="rows">
+      ${models.map(
+        (model) =>
+          html`<li key=${model.id}>
+            <span><b>${model.name}</b> ${(model.categories ?? []).map((/** @type {string} */ one) => html`<span class="tag">${one}</span>`)}</span>
+            <span class="actions"><a class="button" href=${`/playground?model=${encodeURIComponent(model.name)}`}>${t('home.try')}</a></span>
+          </li>`,
+      )}
+    </ul>`;
+}

@@ -1,0 +1,61 @@
+// A button that opens a list of things to do.
+
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { sayFault } from './button.js';
+import { html } from './html.js';
+import { Icon } from './icon.js';
+import { toast } from './toast.js';
+
+/**
+ * @param {object} props
+ * @param {string} props.label
+ * @param {Array<{text: string, act: () => any, danger?: boolean}>} props.items
+ * @param {string} [props.icon]
+ * @param {any} [props.children] shown on the button in place of the icon alone
+ */
+export function Menu({ label, items, icon = 'more', children }) {
+  const [open, setOpen] = useState(false);
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    if (!open) return undefined;
+    const shut = (/** @type {Event} */ event) => {
+      if (!box.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
+    };
+    document.addEventListener('pointerdown', shut);
+    /** @type {HTMLElement | null | undefined} */ (box.current?.querySelector('[role="menuitem"]'))?.focus();
+    return () => document.removeEventListener('pointerdown', shut);
+  }, [open]);
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    if (!open) return;
+    const entries = /** @type {HTMLElement[]} */ ([...(box.current?.querySelectorAll('[role="menuitem"]') ?? [])]);
+    const at = entries.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      entries[(at + step + entries.length) % entries.length]?.focus();
+    } else if (event.key === 'Escape' || event.key === 'Tab') {
+      if (event.key === 'Escape') event.preventDefault();
+      setOpen(false);
+      box.current?.querySelector('button')?.focus();
+    }
+  };
+  const act = async (/** @type {() => any} */ chosen) => {
+    setOpen(false);
+    box.current?.querySelector('button')?.focus();
+    try {
+      await chosen();
+    } catch (fault) {
+      toast(sayFault(fault), 'bad');
+    }
+  };
+  return html`<div class="menu" ref=${box} onKeyDown=${keys}>
+    <button type="button" class=${`button quiet${children ? '' : ' only-icon'}`} aria-haspopup="menu" aria-expanded=${open ? 'true' : 'false'} aria-label=${label} title=${children ? undefined : label} onClick=${() => setOpen(!open)}>
+      ${children ?? html`<${Icon} name=${icon} />`}
+    </button>
+    ${open
+      ? html`<div role="menu" aria-label=${label}>
+          ${items.map((item) => html`<button type="button" role="menuitem" tabindex="-1" class=${item.danger ? 'danger' : ''} onClick=${() => act(item.act)}>${item.text}</button>`)}
+        </div>`
+      : null}
+  </div>`;
+}

@@ -1,0 +1,25 @@
+// Theme and language; on the page for signing in too.
+
+import { useState } from 'preact/hooks';
+import { choose, chosen } from '../settings.js';
+import { language, LANGUAGES, t, useLanguage } from '../words.js';
+import { html } from './html.js';
+import { Icon } from './icon.js';
+
+export function Preferences() {
+  const [theme, setTheme] = useState(() => chosen('theme'));
+  const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  const turn = () => {
+    const next = dark ? 'light' : 'dark';
+    choose('theme', next);
+    document.documentElement.dataset.theme = next;
+    setTheme(next);
+  };
+  const others = Object.entries(LANGUAGES).filter(([code]) => code !== language.value);
+  return html`<div class="preferences">
+    <button type="button" class="button quiet only-icon" aria-label=${dark ? t('shell.light') : t('shell.dark')} title=${dark ? t('shell.light') : t('shell.dark')} onClick=${turn}>
+      <${Icon} name=${dark ? 'sun' : 'moon'} />
+    </button>
+    ${others.map(([code, name]) => html`<button type="button" class="button quiet" lang=${code} onClick=${() => useLanguage(code)}>${name}</button>`)}
+  </div>`;
+}

@@ -1,0 +1,19 @@
+// The pages: their addresses, who sees them, and the file that each is in. The server knows the first part of each
+// address too (`gpustack/api/console_pages.py`); a test compares them.
+
+/**
+ * @typedef {object} Page
+ * @property {string} path as `/models/:id`
+ * @property {string} [nav] the key of its word in the navigation, and of its icon; without it stands in no menu
+ * @property {'admin' | 'anyone'} who
+ * @property {() => Promise<{default: Function}>} load
+ */
+
+/** @type {Page[]} */
+export const PAGES = [
+  { path: '/', nav: 'home', who: 'anyone', load: () => import('./pages/home.js') },
+  { path: '/cluster', nav: 'cluster', who: 'admin', load: () => import('./pages/cluster.js') },
+  { path: '/first-steps', who: 'admin', load: () => import('./pages/first-steps.js') },
+  { path: '/sign-in', who: 'anyone', load: () => import('./pages/home.js') },
+  { path: '/account', who: 'anyone', load: () => import('./pages/account.js') },
+];

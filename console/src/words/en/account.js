@@ -1,0 +1,17 @@
+export default {
+  admin: 'Administrator',
+  changed: 'The password was changed; other logins have ended.',
+  end: 'End',
+  'end-all': 'End all logins',
+  'end-all-text': 'You are signed out everywhere, here too.',
+  ended: 'The login has ended.',
+  ends: 'ends',
+  'full-name': 'Full name',
+  'no-sessions': 'You are signed in without a login: this is the machine of the server itself.',
+  rename: 'Change the name',
+  role: 'Role',
+  sessions: 'Logins',
+  'signed-in': 'signed in',
+  'this-one': 'this one',
+  user: 'User',
+};

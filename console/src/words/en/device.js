@@ -1,0 +1,16 @@
+export default {
+  busy: '{rate} busy',
+  claimed: '{size} claimed',
+  free: '{size} free',
+  'legend-claimed': 'claimed',
+  'legend-free': 'free',
+  'legend-others': 'used by others',
+  'legend-ours': 'used by us',
+  'legend-used': 'used',
+  load: 'load, temperature',
+  nothing: 'No instance is here.',
+  others: '{size} used by others',
+  ours: '{size} used by us',
+  total: 'in all',
+  used: '{size} used',
+};

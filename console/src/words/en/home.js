@@ -1,0 +1,15 @@
+export default {
+  critical: 'critical',
+  decisions: ({ n }) => (n === 1 ? 'One thing needs a decision' : `${n} things need a decision`),
+  done: 'Done: {what}',
+  instances: 'instances running',
+  memory: 'of GPU memory claimed: {claimed} of {total}',
+  models: 'models ready',
+  'no-models': 'There is no model for you yet. Ask an administrator.',
+  nothing: 'Nothing needs you. All is well.',
+  notice: 'worth knowing',
+  try: 'Try it',
+  warning: 'warning',
+  workers: 'workers ready',
+  'your-models': 'Models that you may use',
+};

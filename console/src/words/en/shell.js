@@ -1,0 +1,18 @@
+export default {
+  account: 'Your account',
+  admins: 'This page is for administrators.',
+  back: 'The server is back.',
+  dark: 'Dark theme',
+  light: 'Light theme',
+  lost: 'The server does not answer. What you see is what was known last; this page goes on by itself when it is back.',
+  menu: 'Menu',
+  'my-account': 'My account',
+  navigation: 'Pages',
+  'no-page': 'There is no such page',
+  'not-allowed': 'Not for you',
+  outdated: 'The server was updated. Load the page again to go on.',
+  reload: 'Load again',
+  'sign-out': 'Sign out',
+  skip: 'Skip to the content',
+  urgent: ({ n }) => (n === 1 ? '1 decision' : `${n} decisions`),
+};

@@ -1,0 +1,17 @@
+export default {
+  again: 'The new password again',
+  by: 'Sign in by {name}',
+  change: 'Change the password',
+  chosen: 'New password',
+  current: 'Present password',
+  differs: 'The two differ.',
+  first: 'The first password of admin is in the file initial_admin_password of the data directory, usually /var/lib/gpustack, on the server. gpustack reset-admin-password gives another one.',
+  forgotten: 'Where is my password?',
+  'must-change': 'Choose a password',
+  name: 'Name',
+  or: 'or',
+  password: 'Password',
+  rules: 'At least 8 characters, with an upper-case and a lower-case letter, a digit and a special character.',
+  submit: 'Sign in',
+  'why-change': 'The first password was made for you. Choose your own before you go on.',
+};

@@ -1,0 +1,18 @@
+export default {
+  'by-command': 'Or on the command line:',
+  call: 'Call it',
+  'call-ready': '{name} answers. Make a key, and call it as you would call OpenAI.',
+  'call-wait': 'As soon as a model is ready it answers at this address.',
+  deploy: 'Deploy a model',
+  done: 'done',
+  key: 'Make a key',
+  machine: 'A machine that runs models',
+  'machine-done': ({ workers, devices }) => `${workers === 1 ? 'One worker is' : `${workers} workers are`} ready, with ${devices === 1 ? 'one GPU' : `${devices} GPUs`}.`,
+  'machine-none': 'No worker is ready yet.',
+  model: 'A model',
+  'model-done': '{name} is deployed.',
+  'model-none': 'Choose one; what it needs and where it would run is shown before anything happens.',
+  'no-gpu': 'Without a GPU small models run on the processor.',
+  title: 'First steps',
+  under: 'From nothing to the first answer.',
+};

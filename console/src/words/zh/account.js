@@ -1,0 +1,17 @@
+export default {
+  admin: '管理员',
+  changed: '密码已修改；其他登录已结束。',
+  end: '结束',
+  'end-all': '结束所有登录',
+  'end-all-text': '您将在所有设备上退出登录，包括这里。',
+  ended: '登录已结束。',
+  ends: '到期',
+  'full-name': '姓名',
+  'no-sessions': '您未经登录即可访问：这就是服务器本机。',
+  rename: '修改姓名',
+  role: '角色',
+  sessions: '登录',
+  'signed-in': '登录于',
+  'this-one': '当前',
+  user: '用户',
+};

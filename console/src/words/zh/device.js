@@ -1,0 +1,16 @@
+export default {
+  busy: '利用率 {rate}',
+  claimed: '已分配 {size}',
+  free: '空闲 {size}',
+  'legend-claimed': '已分配',
+  'legend-free': '空闲',
+  'legend-others': '其他程序占用',
+  'legend-ours': '我们占用',
+  'legend-used': '已占用',
+  load: '利用率、温度',
+  nothing: '没有实例。',
+  others: '其他程序占用 {size}',
+  ours: '我们占用 {size}',
+  total: '总计',
+  used: '已占用 {size}',
+};

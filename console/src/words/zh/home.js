@@ -1,0 +1,15 @@
+export default {
+  critical: '严重',
+  decisions: '{n} 件事需要处理',
+  done: '已完成：{what}',
+  instances: '个实例运行中',
+  memory: '显存已分配：{claimed} / {total}',
+  models: '个模型就绪',
+  'no-models': '暂无可用模型，请联系管理员。',
+  nothing: '一切正常，无需处理。',
+  notice: '提示',
+  try: '试用',
+  warning: '警告',
+  workers: '个节点就绪',
+  'your-models': '您可以使用的模型',
+};

@@ -1,0 +1,18 @@
+export default {
+  account: '您的账户',
+  admins: '此页面仅供管理员使用。',
+  back: '服务器已恢复。',
+  dark: '深色主题',
+  light: '浅色主题',
+  lost: '服务器没有响应。您看到的是最后已知的状态；恢复后页面会自动继续更新。',
+  menu: '菜单',
+  'my-account': '我的账户',
+  navigation: '页面',
+  'no-page': '没有这个页面',
+  'not-allowed': '无权访问',
+  outdated: '服务器已更新，请重新加载页面。',
+  reload: '重新加载',
+  'sign-out': '退出登录',
+  skip: '跳到内容',
+  urgent: '{n} 项待处理',
+};

@@ -1,0 +1,17 @@
+export default {
+  again: '再次输入新密码',
+  by: '通过 {name} 登录',
+  change: '修改密码',
+  chosen: '新密码',
+  current: '当前密码',
+  differs: '两次输入不一致。',
+  first: 'admin 的初始密码在服务器数据目录（通常为 /var/lib/gpustack）的 initial_admin_password 文件中。gpustack reset-admin-password 可重置密码。',
+  forgotten: '密码在哪里？',
+  'must-change': '设置密码',
+  name: '用户名',
+  or: '或',
+  password: '密码',
+  rules: '至少 8 个字符，包含大写字母、小写字母、数字和特殊字符。',
+  submit: '登录',
+  'why-change': '初始密码是自动生成的。请先设置您自己的密码。',
+};

@@ -1,0 +1,18 @@
+export default {
+  'by-command': '或使用命令行：',
+  call: '调用模型',
+  'call-ready': '{name} 已可用。创建密钥，即可像调用 OpenAI 一样调用它。',
+  'call-wait': '模型就绪后即可通过此地址调用。',
+  deploy: '部署模型',
+  done: '已完成',
+  key: '创建密钥',
+  machine: '运行模型的机器',
+  'machine-done': '{workers} 个节点就绪，共 {devices} 个 GPU。',
+  'machine-none': '还没有就绪的节点。',
+  model: '部署一个模型',
+  'model-done': '已部署 {name}。',
+  'model-none': '选择一个模型；执行前会显示所需资源和运行位置。',
+  'no-gpu': '没有 GPU 时，小模型可在处理器上运行。',
+  title: '快速开始',
+  under: '从零到第一个回答。',
+};
