@@ -83,11 +83,13 @@ def shell(call: ApiCall) -> ApiResponse:
 
 def _answer(call: ApiCall, path: Path, cached: tuple[str, str]) -> ApiResponse:
     file = _read(path, path.stat().st_mtime_ns)
-    headers = (*_HEADERS, cached)
-    body = file.plain
-    if file.gzip is not None and "gzip" in call.request.text(b"accept-encoding").lower():
-        body, headers = file.gzip, (*headers, ("Content-Encoding", "gzip"))
-    return ApiResponse(body=body, content_type=_TYPES[path.suffix], headers=headers)
+    takes_gzip = "gzip" in call.request.text(b"accept-encoding").lower()
+    packed = file.gzip if takes_gzip else None
+    return ApiResponse(
+        body=file.plain if packed is None else packed,
+        content_type=_TYPES[path.suffix],
+        headers=(*_HEADERS, cached, *(() if packed is None else (("Content-Encoding", "gzip"),))),
+    )
 
 
 @lru_cache(maxsize=256)
