@@ -166,7 +166,7 @@ def _name(source: Path) -> str:
 
 
 def _read(source: Path, name: str, label: str, language: str) -> Page:
-    tokens = parser().parse(source.read_text(encoding="utf-8"))
+    tokens = _for_readers(parser().parse(source.read_text(encoding="utf-8")))
     page = Page(source, name, label, language, tokens, "")
     for token, inside in pairwise(tokens):
         if token.type != "heading_open":
@@ -184,6 +184,34 @@ def _read(source: Path, name: str, label: str, language: str) -> Page:
         token.attrSet("id", anchor)
     page.label = label or page.title
     return page
+
+
+_OF_TESTS = "Shown by"
+"""The column of generated tables that names tests: for those who have the checkout."""
+_TOLD_OF_IT = "Each row names the test"
+
+
+def _for_readers(tokens: list[Token]) -> list[Token]:
+    """Without what speaks to those who change the code: the column that names tests, and the paragraph about it."""
+    kept: list[Token] = []
+    column, dropped = 0, -1
+    for place, token in enumerate(tokens):
+        if token.type == "table_open":
+            dropped = -1
+        if token.type == "tr_open":
+            column = 0
+        if token.type == "inline" and tokens[place - 1].type == "th_open" and token.content == _OF_TESTS:
+            dropped = column
+        if column != dropped or token.type not in ("th_open", "td_open", "inline", "th_close", "td_close"):
+            kept.append(token)
+        elif token.type == "inline" and kept[-1].type == "th_open":
+            kept.pop()
+        if token.type in ("th_close", "td_close"):
+            column += 1
+    for place, token in enumerate(kept):
+        if token.type == "inline" and token.content.startswith(_TOLD_OF_IT):
+            return [*kept[: place - 1], *kept[place + 2 :]]
+    return kept
 
 
 class _Renderer(RendererHTML):
@@ -224,7 +252,13 @@ class _Renderer(RendererHTML):
         return f"{link}</{tokens[index].tag}>\n"
 
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-        return '<div class="table" tabindex="0" role="region"><table>\n'
+        columns = 0
+        for token in tokens[index:]:
+            columns += token.type == "th_open"
+            if token.type == "thead_close":
+                break
+        wide = " wide" if columns > 3 else ""
+        return f'<div class="table{wide}"><table>\n'
 
     def table_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
@@ -233,6 +267,15 @@ class _Renderer(RendererHTML):
         return _cell(tokens[index])
 
     td_open = th_open
+
+    def softbreak(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        return "" if self._page.language == "zh" else "\n"
+
+    def code_inline(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        # Long names may be broken where a reader would: in tables there is little room.
+        text = re.sub(r"(?<=[_/])(?=\w)", "<wbr>", html.escape(tokens[index].content, quote=False))
+        whole = re.fullmatch(r"[^\s/]{1,32}", tokens[index].content)
+        return f'<code class="whole">{text}</code>' if whole else f"<code>{text}</code>"
 
     def image(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         self.fault("pictures are not built yet: draw with characters")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from gpustack.config.option import table
 from gpustack.config.options import Options
 from tests.cli.document import module_of
 from tests.daemon import WITHIN, Daemon, daemon
-from tests.fakes.hub import running_hub
+from tests.fakes.hub import Hub, running_hub
 from tests.guide.blocks import Block, blocks_of, pages
+from tests.models.tiny_lora import make_tiny_lora
 from tests.test_house import tracked
 
 EVERY = [block for page in pages() for block in blocks_of(page)]
@@ -32,7 +34,6 @@ INSTALL = GUIDE / "install.md"
 
 BEFORE = {
     "manifests.md": "gpustack run ./tiny.gguf --name qwen -d; gpustack scale qwen 2",
-    "model-files.md": "cp tiny.gguf base.gguf; cp adapter.gguf poet.gguf",
     "plan.md": "gpustack export Model | sed 's/name: .*/name: planned/' > model.yaml",
     "priorities.md": "cp tiny.gguf llama.gguf",
 }
@@ -103,6 +104,7 @@ class Reader:
 
     daemon: Daemon
     home: Path
+    hub: Hub
 
     def follow(self, blocks: Sequence[Block], within: float = WITHIN) -> None:
         """Run the blocks of a page one after the other in one shell. Fails with what the first bad one said."""
@@ -162,8 +164,25 @@ def reader(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     shutil.copy(tiny_model, home / "tiny.gguf")
     with running_hub() as hub:
         hub.add("Qwen/Qwen3-0.6B-GGUF", {"Qwen3-0.6B-Q8_0.gguf": tiny_model})
-        with daemon(home / "data", env={"HF_ENDPOINT": hub.url}) as one:
-            yield Reader(one, home)
+        hub.add("me/base-GGUF", {"base-Q8_0.gguf": tiny_model})
+        with daemon(home / "data", "--worker-name", "node-a", env={"HF_ENDPOINT": hub.url}) as one:
+            yield Reader(one, home, hub)
+
+
+@pytest.fixture(scope="module")
+def cluster(reader: Reader) -> Iterator[Reader]:
+    """The same with two machines more, which pages name."""
+    make_tiny_lora(reader.home / "poet.gguf")
+    reader.hub.add("me/pirate-lora-GGUF", {"pirate.gguf": reader.home / "poet.gguf"})
+    joins = {"GPUSTACK_TOKEN": (reader.daemon.data_dir / "token").read_text().strip()}
+    server = ["--server-url", reader.daemon.url, "--worker-name"]
+    with (
+        daemon(reader.home / "second", *server, "worker-2", env=joins),
+        daemon(reader.home / "third", *server, "worker-3", env=joins),
+    ):
+        ready = lambda: reader.daemon.call("GET", "/v1/workers?state=ready")[1]["pagination"]["total"] == 3  # noqa: E731
+        reader.daemon.until(ready, "three workers")
+        yield reader
 
 
 def _blocks(page: Path, chosen: Callable[[Block], bool]) -> list[Block]:
@@ -204,3 +223,5 @@ def test_what_the_guide_says_of_installing_works(reader: Reader, tmp_path: Path)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     home = attrs.evolve(reader, home=copy)
     home.follow(_blocks(INSTALL, lambda block: block.is_slow), within=1200.0)
+    with zipfile.ZipFile(next((copy / "dist").glob("*.whl"))) as wheel:
+        assert "gpustack/api/guide/index.html" in wheel.namelist()
