@@ -16,6 +16,7 @@ import pytest
 
 from docs.guide.build import ROOT
 from gpustack.cli.command_line import read
+from gpustack.cli.common_option import read_common
 from gpustack.cli.failure import UsageError
 from gpustack.cli.main import names
 from gpustack.config.option import table
@@ -35,6 +36,7 @@ INSTALL = GUIDE / "install.md"
 BEFORE = {
     "manifests.md": "gpustack run ./tiny.gguf --name qwen -d; gpustack scale qwen 2",
     "plan.md": "gpustack export Model | sed 's/name: .*/name: planned/' > model.yaml",
+    "v2.md": "export GPUSTACK_SERVER_URL=http://127.0.0.1:8080 GPUSTACK_API_KEY=$(gpustack keys create scripts)",
     "priorities.md": "cp tiny.gguf llama.gguf",
 }
 """What a page takes for granted, of models and files."""
@@ -61,7 +63,7 @@ def test_every_call_of_gpustack_is_one_that_the_program_understands() -> None:
                 faults += [f"{block.place}: {name} has no {word}" for word in unknown]
             elif "--help" not in rest:
                 try:
-                    read(module_of(name).__doc__, name, rest)
+                    read(module_of(name).__doc__, name, read_common(name, rest, {}).argv)
                 except UsageError as error:
                     faults.append(f"{block.place}: {error}")
     assert calls > 60
@@ -108,7 +110,8 @@ class Reader:
 
     def follow(self, blocks: Sequence[Block], within: float = WITHIN) -> None:
         """Run the blocks of a page one after the other in one shell. Fails with what the first bad one said."""
-        parts = ["set -eu"]
+        before = BEFORE.get(blocks[0].page.name, "")
+        parts = ["set -eu", "echo '@@ before' >&2", before.replace("http://127.0.0.1:8080", self.daemon.url)]
         for number, block in enumerate(blocks):
             text = re.sub(r"http://127\.0\.0\.1:8080", self.daemon.url, block.text)
             parts.append(f"echo '@@ {block.place}' >&2")
@@ -127,17 +130,6 @@ class Reader:
         at = re.findall(r"@@ (\S+)", ran.stderr)[-1]
         said = f"{at} ended with {ran.returncode}\n{ran.stderr[-3000:]}\n{ran.stdout[-2000:]}"
         assert ran.returncode == 0, f"{said}\n{self.daemon.log[-2000:]}"
-
-    def prepare(self, page: str) -> None:
-        """Do what the page takes for granted."""
-        done = subprocess.run(
-            ["sh", "-euc", BEFORE.get(page, ":")],
-            cwd=self.home,
-            env=self.env(),
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        assert done.returncode == 0
 
     def env(self) -> dict[str, str]:
         clean = {
