@@ -10,7 +10,7 @@ from gpustack.errors import NotFound
 from gpustack.remote.admin_client import AdminClient
 
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
-SERVERS, FILES = "/v1/servers", "/v1/model-files"
+SERVERS, FILES, GPUS = "/v1/servers", "/v1/model-files", "/v1/gpu-devices"
 KEYS, USERS = "/v1/api-keys", "/v1/users"
 BACKENDS = "/v1/inference-backends"
 SURVIVAL = "/v1/survival"

@@ -8,12 +8,14 @@ from typing import Any
 
 import attrs
 
+from gpustack.cli.columns import GAP, Column, columns_of, fitted, shortened, width_of
 from gpustack.cli.command_line import CommandLine
 from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal, harmless, stderr, stdout
 
 FORMS = ("table", "json", "yaml")
-_GAP = "  "
+LIST_FORMS = ("table", "wide", "json", "yaml")
+"""Of lists: ``wide`` is the table with all columns, nothing shortened."""
 _NARROWEST = 20
 
 
@@ -36,7 +38,7 @@ class Row:
 def show_list(
     command_line: CommandLine,
     documents: list[Doc],
-    heads: Sequence[str],
+    heads: Sequence[str | Column],
     row: Callable[[Doc], Row],
     env: Mapping[str, str],
     *,
@@ -51,9 +53,10 @@ def show_list(
         stderr(env).say(empty)
 
     def table() -> str:
-        return draw_table(heads, list(map(row, documents)), stdout(env)) if documents else ""
+        rows = list(map(row, documents))
+        return draw_table(heads, rows, stdout(env), wide=is_wide(command_line)) if documents else ""
 
-    show(command_line, documents, table, name=name)
+    show(command_line, documents, table, name=name, forms=LIST_FORMS)
 
 
 def show(
@@ -62,9 +65,10 @@ def show(
     table: Callable[[], str],
     *,
     name: str = "name",
+    forms: Sequence[str] = FORMS,
 ) -> None:
     """Print the documents in the form that the command line asks for; ``table`` is called if that is wanted."""
-    form = command_line.choice("--output", *FORMS)
+    form = command_line.choice("--output", *forms)
     if command_line.found.get("--quiet"):
         items = documents if isinstance(documents, list) else [documents]
         text = "\n".join(str(item.get(name)) for item in items)
@@ -80,14 +84,21 @@ def show(
 
 
 def is_table(command_line: CommandLine) -> bool:
-    """Whether results are shown to people, as a table. Raises UsageError for a form that there is not."""
-    return command_line.choice("--output", *FORMS) == "table" and not command_line.found.get("--quiet")
+    """Whether a list is shown to people, as a table. Raises UsageError for a form that there is not."""
+    form = command_line.choice("--output", *LIST_FORMS)
+    return form in ("table", "wide") and not command_line.found.get("--quiet")
 
 
-def as_json(document: Any) -> str:
+def is_wide(command_line: CommandLine) -> bool:
+    """Whether all columns are asked for."""
+    return command_line.text("--output") == "wide"
+
+
+def as_json(document: Any, *, indent: int | None = 2) -> str:
+    """``indent``: ``None`` is all on one line."""
     import json
 
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=indent, ensure_ascii=False)
 
 
 def as_yaml(document: Any) -> str:
@@ -113,20 +124,29 @@ def write_file(command_line: CommandLine, place: str, text: str, *, mode: int = 
         raise command_line.error(f"{place}: {error.strerror or error}") from error
 
 
-def draw_table(heads: Sequence[str], rows: Sequence[Row], terminal: Terminal) -> str:
-    """A table as text. Columns are as wide as what they hold; remarks are never cut, but on a terminal they are broken
+def draw_table(
+    heads: Sequence[str | Column], rows: Sequence[Row], terminal: Terminal, *, wide: bool = False
+) -> str:
+    """A table as text. Columns are as wide as what they hold; on a terminal that is too narrow for them what stands in
+    the widest is shortened, unless it is to be ``wide``. Remarks are never cut, but on a terminal they are broken
     between words."""
-    grid = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells] for row in rows]
-    widths = [
-        max(len(head), *(len(row[i].text) for row in grid)) if grid else len(head)
-        for i, head in enumerate(heads)
-    ]
-    lines = [_line([Cell(head, "bold") for head in heads], widths, terminal)]
+    columns = columns_of(heads)
+    shown = [at for at, column in enumerate(columns) if wide or not column.wide]
+    names = [columns[at].name for at in shown]
+    grid = [[_cell(row.cells[at]) for at in shown] for row in rows]
+    widths = [max([width_of(name), *(width_of(row[i].text) for row in grid)]) for i, name in enumerate(names)]
+    if terminal.live and not wide:
+        widths = fitted(widths, [columns[at] for at in shown], terminal.width)
+    lines = [_line([Cell(name, "bold") for name in names], widths, terminal)]
     for row, cells in zip(rows, grid, strict=True):
         lines.append(_line(cells, widths, terminal))
         if row.remark:
             lines += [terminal.style(f"  {line}", "dim") for line in _remark(row.remark, terminal)]
     return "\n".join(lines)
+
+
+def _cell(cell: Cell | str) -> Cell:
+    return cell if isinstance(cell, Cell) else Cell(cell)
 
 
 def _remark(text: str, terminal: Terminal) -> list[str]:
@@ -140,6 +160,7 @@ def _line(cells: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> s
     last = len(cells) - 1
     parts = []
     for i, cell in enumerate(cells):
-        pad = " " * (widths[i] - len(cell.text)) if i < last else ""
-        parts.append(terminal.style(cell.text, cell.style) + pad)
-    return _GAP.join(parts)
+        text = shortened(cell.text, widths[i], "…" if terminal.utf8 else "~")
+        pad = " " * (widths[i] - width_of(text)) if i < last else ""
+        parts.append(terminal.style(text, cell.style) + pad)
+    return GAP.join(parts)

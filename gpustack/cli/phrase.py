@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gpustack.domain.unit import human_bytes
+from gpustack.domain.unit import STEPS, human_bytes
 
 _STYLES = {
     "running": "green",
@@ -23,6 +23,29 @@ _STYLES = {
 def size(value: Any) -> str:
     """Bytes; ``-`` when unknown."""
     return human_bytes(value) if isinstance(value, int) else "-"
+
+
+def part(used: Any, total: Any) -> str:
+    """How much of a memory: ``3.0/23.5 GiB``, in the unit of the whole; ``-`` where that is unknown."""
+    if not isinstance(total, int):
+        return "-"
+    whole = human_bytes(total)
+    number, _, unit = whole.partition(" ")
+    if not isinstance(used, int):
+        return f"-/{whole}"
+    step = next((step for step, name in STEPS if name == unit), 1)
+    return f"{used / step:.{1 if '.' in number else 0}f}/{whole}"
+
+
+def chip(name: Any) -> str:
+    """The name of a GPU without that of its maker, which every name of that maker has: ``H200``."""
+    text = one_line(name)
+    for maker in _MAKERS:
+        text = text.removeprefix(maker)
+    return text or "?"
+
+
+_MAKERS = ("NVIDIA ", "GeForce ", "Tesla ", "AMD ", "Instinct ", "Intel(R) ", "Huawei ")
 
 
 def age(instant: Any, now: datetime) -> str:
@@ -42,10 +65,16 @@ def read_instant(text: Any) -> datetime | None:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
-def local_time(instant: Any, *, unknown: str = "-", timespec: str = "minutes") -> str:
+def local_time(instant: Any, *, unknown: str = "-") -> str:
     """An instant of the API in the time zone of this machine: ``2026-01-31 08:00+01:00``."""
     then = read_instant(instant)
-    return unknown if then is None else then.astimezone().isoformat(sep=" ", timespec=timespec)
+    return unknown if then is None else then.astimezone().isoformat(sep=" ", timespec="minutes")
+
+
+def clock_time(instant: Any) -> str:
+    """An instant of the API as clocks here have shown it: ``2026-01-31 08:00:00``; ``-`` when unknown."""
+    then = read_instant(instant)
+    return "-" if then is None else then.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def span(seconds: float) -> str:

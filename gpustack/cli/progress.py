@@ -93,6 +93,12 @@ class DeploymentProgress:
         lead = self._lead
         return lead if lead is not None and lead["state"] == "pending" and lead.get("state_message") else None
 
+    def tell_waiting(self) -> None:
+        """Print once why it waits for a place: to be called when it is known that waiting may help."""
+        if self.waiting is not None:
+            message = one_line(self.waiting.get("state_message"))
+            self._once(f"{self.terminal.style('pending', 'yellow')}: {message}")
+
     def draw(self) -> None:
         """Draw the line of progress; nothing where lines cannot be drawn over."""
         if self._lead is None:
@@ -103,13 +109,13 @@ class DeploymentProgress:
         doing = _DOING.get(state, state)
         done = self._lead.get("download_progress")
         if state == "downloading" and done is not None:
-            doing = f"{doing} {bar(done, utf8=_utf8(self.terminal))} {done:3.0f} %{self._left(done)}"
+            doing = f"{doing} {bar(done, utf8=self.terminal.utf8)} {done:3.0f} %{self._left(done)}"
         self.terminal.draw(f"{doing}  {passed}"[: self.terminal.width - 1])
 
     def _tell(self, lead: Doc) -> None:
         """Print the lines that stay, each once."""
         state, message = lead["state"], one_line(lead.get("state_message"))
-        if state in ("pending", "unreachable") and message:
+        if state == "unreachable" and message:
             self._once(f"{self.terminal.style(state, 'yellow')}: {message}")
         if _RANK.get(state, -1) >= _RANK["scheduled"] and lead.get("worker_id") is not None:
             note = one_line(lead.get("placement_note"))
@@ -151,10 +157,6 @@ def place(instance: Doc) -> str:
     indexes = instance.get("gpu_indexes") or []
     listed = ", ".join(str(index) for index in indexes)
     return f"{worker}, {'CPU' if not indexes else f'GPU {listed}' if len(indexes) == 1 else f'GPUs {listed}'}"
-
-
-def _utf8(terminal: Terminal) -> bool:
-    return (getattr(terminal.stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 async def until_ready(client: AdminClient, model: Doc, progress: DeploymentProgress) -> Doc:
@@ -211,6 +213,7 @@ async def _look(client: AdminClient, model: Doc, progress: DeploymentProgress) -
             if ready is not None:
                 return ready
             await _refuse_hopeless(client, progress)
+            progress.tell_waiting()
     await _still_wanted(client, model)
     return None
 

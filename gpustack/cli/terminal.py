@@ -43,6 +43,11 @@ class Terminal:
     width: int = 80
     _drawn: bool = False
 
+    @property
+    def utf8(self) -> bool:
+        """Whether letters beyond ASCII show."""
+        return (getattr(self.stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
     def say(self, line: str) -> None:
         """Print a line that stays."""
         self.clear()

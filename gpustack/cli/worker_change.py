@@ -44,8 +44,12 @@ def labels_of(words: Sequence[str], usage: str) -> Mapping[str, str | None]:
 
 
 async def label(client: AdminClient, worker: Doc, labels: Mapping[str, str | None]) -> None:
-    """Set and remove labels; others stay. Raises Conflict for a label that the worker sets itself."""
-    now = {**(worker.get("labels") or {}), **labels}
+    """Set and remove labels; others stay. Raises NotFound, and changes nothing, where one to be removed is not there;
+    Conflict for a label that the worker sets itself."""
+    there = worker.get("labels") or {}
+    absent = [key for key, value in labels.items() if value is None and key not in there]
+    _refuse_absent(worker, "label", absent, ", ".join(sorted(there)))
+    now = {**there, **labels}
     after = await _update(
         client, worker, labels={key: value for key, value in now.items() if value is not None}
     )
@@ -67,9 +71,17 @@ class TaintEdit:
     effect: str | None = None
     removes: bool = False
 
+    @property
+    def text(self) -> str:
+        return f"{self.key}:{self.effect}" if self.effect else self.key
+
+    def means(self, taint: Doc) -> bool:
+        """Whether it is about this taint of a worker."""
+        return taint["key"] == self.key and self.effect in (None, taint["effect"])
+
     def applied(self, taints: Sequence[Doc]) -> list[Doc]:
         """The taints of a worker after it."""
-        others = [one for one in taints if one["key"] != self.key or self.effect not in (None, one["effect"])]
+        others = [one for one in taints if not self.means(one)]
         if self.removes:
             return others
         return [*others, {"key": self.key, "value": self.value, "effect": self.effect}]
@@ -93,12 +105,20 @@ def taints_of(words: Sequence[str], usage: str) -> list[TaintEdit]:
 
 
 async def taint(client: AdminClient, worker: Doc, edits: Sequence[TaintEdit]) -> None:
-    """Set and take away taints; others stay."""
+    """Set and take away taints; others stay. Raises NotFound, and changes nothing, where one to be taken away is not
+    there."""
     now = worker.get("taints") or []
+    absent = [edit.text for edit in edits if edit.removes and not any(map(edit.means, now))]
+    _refuse_absent(worker, "taint", absent, taints_in_line(worker))
     for edit in edits:
         now = edit.applied(now)
     after = await _update(client, worker, taints=now)
     print(f"{worker['name']}: {taints_in_line(after) or 'no taints'}")
+
+
+def _refuse_absent(worker: Doc, what: str, absent: Sequence[str], there: str) -> None:
+    if absent:
+        raise NotFound(f"Worker {worker['name']} has no {what} {', '.join(absent)}; it has {there or 'none'}")
 
 
 async def close(client: AdminClient, worker: Doc, *, closed: bool) -> None:

@@ -7,7 +7,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
-_STEPS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+STEPS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
 
 def human_bytes(count: int | None) -> str:
@@ -15,7 +15,7 @@ def human_bytes(count: int | None) -> str:
     if count is None:
         return "unknown"
     sign, size = ("-" if count < 0 else ""), abs(count)
-    for step, name in _STEPS:
+    for step, name in STEPS:
         if size >= step:
             return f"{sign}{size / step:.1f} {name}"
     return f"{sign}{size} B"

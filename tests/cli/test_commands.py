@@ -63,7 +63,8 @@ def test_run_takes_adapters_that_answer_by_names_of_their_own(shell: Shell, tiny
 
 def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
     head, row = shell.good("ls").splitlines()
-    assert head.split() == ["NAME", "SOURCE", "READY", "PRIORITY", "BACKEND", "CATEGORIES", "AGE"]
+    assert head.split() == ["NAME", "SOURCE", "READY", "BACKEND", "CATEGORIES", "AGE"]
+    assert "PRIORITY" in shell.good("ls", "-o", "wide")
     assert row.split()[0] == "tiny" and "1/1" in row and "llm" in row
     head, row = shell.good("ps", "tiny").splitlines()
     assert row.split()[1:3] == ["tiny", "running"] and "CPU" in row
@@ -74,6 +75,24 @@ def test_ls_and_ps_show_what_runs(shell: Shell, tiny: str) -> None:
     head, row = shell.good("servers").splitlines()
     assert head.split() == ["ADDRESS", "STATE", "LEADS", "VERSION", "HEARD"]
     assert row.split()[1:3] == ["ready", "yes"] and row.startswith(shell.good("servers", "-q").strip())
+
+
+def test_a_list_that_is_watched_is_left_by_a_key_and_stays_on_the_terminal(shell: Shell, tiny: str) -> None:
+    for argv in (("ps", "--watch"), ("workers", "-w"), ("gpus", "top")):
+        code, shown = at_terminal(shell, argv, [("q ends it", b"q")])
+        screen, _, left = shown.partition("\x1b[?1049l")
+        assert code == 0 and screen.startswith("\x1b[?1049h") and "\x1b[?25h" in screen
+        assert left.strip()
+    code, shown = at_terminal(shell, ("ls", "-w"), [("q ends it", b"\x03")])
+    assert code == 130 and "tiny" in shown.partition("\x1b[?1049l")[2] and "Traceback" not in shown
+    ran = shell("ls", "--watch", "-q")
+    assert ran.returncode == 2 and "--watch and --quiet exclude each other" in ran.stderr
+
+
+def test_gpus_of_a_machine_without_any_are_an_empty_list(shell: Shell, tiny: str) -> None:
+    ran = shell("gpus", "top")
+    assert (ran.returncode, ran.stdout) == (0, "") and "No worker has a GPU" in ran.stderr
+    assert json.loads(shell.good("gpus", "-o", "json")) == []
 
 
 def test_show_explain_and_logs_tell_of_an_instance(shell: Shell, tiny: str) -> None:
@@ -348,7 +367,10 @@ def test_a_taint_keeps_away_what_does_not_tolerate_it(shell: Shell, tiny_model: 
     assert shell.daemon.call("PUT", f"/v1/models/{models[0]['id']}", tolerant)[0] == 200
     shell.good("run", "--timeout=60", "kept-away", "Who are you?")
     shell.good("rm", "kept-away")
+    told = shell.bad("workers", "taint", name, "gpu-", "gup:NoSchedule-")
+    assert f"Worker {name} has no taint gup:NoSchedule; it has gpu=a100:NoSchedule" in told
     assert shell.good("workers", "taint", name, "gpu-").strip() == f"{name}: no taints"
+    assert "has no label nosuch" in shell.bad("workers", "label", name, "nosuch-")
 
 
 def test_colours_show_at_a_terminal(shell: Shell, tiny: str) -> None:
@@ -374,6 +396,7 @@ def test_a_cluster_is_kept_in_files_planned_and_taken_one_step_back(shell: Shell
         "bad.yaml:6: replicsa: is not known; did you mean replicas?",
         "bad.yaml:7: backend_version: must be text (without quotes, 1.10 is no text in YAML)",
         "bad.yaml:2: name: Model kept is described a second time; the first is at kept.yaml:1",
+        "Nothing was changed.",
     ]
     planned = shell.good("plan", "-f", "kept.yaml", "--out", "plan.json")
     assert planned.count("runs  kept (a new instance)") == 2 and "then" not in planned.splitlines()[0]

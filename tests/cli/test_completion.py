@@ -38,7 +38,7 @@ def test_the_vocabulary_is_what_the_usage_texts_say() -> None:
     assert EVERY["rm"].steps == (WordPosition(lists=("ls",)),) and EVERY["run"].takes_files
     assert EVERY["db"].steps == (WordPosition(verbs=("migrate-from",)),)
     (form,) = (option for option in EVERY["ls"].options if option.name == "--output")
-    assert (form.short, form.value, form.choices) == ("-o", "FORM", ("table", "json", "yaml"))
+    assert (form.short, form.value, form.choices) == ("-o", "FORM", ("table", "wide", "json", "yaml"))
     (access,) = (option for option in EVERY["run"].options if option.name == "--access")
     assert access.choices == ("public", "authed")
     assert {option.name for option in EVERY["start"].options} >= {"--port", "--data-dir", "--server-url"}

@@ -78,8 +78,11 @@ def test_where_lines_cannot_be_drawn_over_each_step_is_a_line(plain: Shown) -> N
 def test_why_it_waits_is_told_at_once_in_one_line_and_once(shown: Shown) -> None:
     for _ in range(3):
         shown.feed(state="pending", state_message="needs 39.6 GiB,\nshort by 7.9 GiB")
+        assert "short by" not in shown.text.partition("pending: ")[0], "it may turn out to be hopeless"
+        shown.progress.tell_waiting()
     assert shown.text.count("pending: needs 39.6 GiB, short by 7.9 GiB") == 1
     shown.feed(state="pending", state_message="now short by 1 GiB")
+    shown.progress.tell_waiting()
     assert "now short by 1 GiB" in shown.text
 
 

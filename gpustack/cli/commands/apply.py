@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 
 from gpustack.cli import output
 from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.failure import UsageError
 from gpustack.cli.session import Doc, open_session
 from gpustack.cli.terminal import Terminal, stdout
 
@@ -35,9 +36,15 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     planned = command_line.text("--plan")
     if planned is not None:
         return _carry_out(command_line, planned, env)
-    files = read_manifest_files(command_line, command_line.many("--file"))
     fields = {"dry_run": command_line.flag("--dry-run")}
-    answer = open_session(env).run(lambda client: send(client, MANIFESTS, files, fields))
+    try:
+        files = read_manifest_files(command_line, command_line.many("--file"))
+        answer = open_session(env).run(lambda client: send(client, MANIFESTS, files, fields))
+    except UsageError as error:
+        if error.usage:
+            raise
+        # Faults by file and line, of all files: some of them may be without one.
+        raise UsageError(f"{error}\nNothing was changed.") from error
     output.show(command_line, answer, lambda: told(answer["objects"], stdout(env)))
     return 0
 

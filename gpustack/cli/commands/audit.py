@@ -10,7 +10,7 @@ Options:
   --action=ACTION    Such as model.update; "model." is all that was done to models.
   --outcome=WORD     done, refused or failed.
   -n, --limit=N      At most so many, the newest (default: 50). csv and ndjson give all.
-  -o, --output=FORM  table, json, yaml, csv or ndjson (default: table).
+  -o, --output=FORM  table, wide, json, yaml, csv or ndjson (default: table).
   -h, --help         Show this help.
 """
 
@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
+from gpustack.cli.columns import Column
 from gpustack.cli.command_line import CommandLine, given_only, read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, open_session
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 
 _PATH = "/v1/audit-events"
 _PAGE = 100
-_HEADS = ("WHEN", "WHO", "MEANS", "FROM", "ACTION", "ON", "OUTCOME")
+_HEADS = (
+    Column("WHEN", whole=True),
+    "WHO",
+    Column("MEANS", wide=True),
+    "FROM",
+    "ACTION",
+    "ON",
+    "OUTCOME",
+)
 _STYLES = {"refused": "yellow", "failed": "red"}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,7 +50,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Print a row for each event, the newest first."""
     command_line = read(__doc__, "audit", argv)
-    form = command_line.choice("--output", *output.FORMS, "csv", "ndjson")
+    form = command_line.choice("--output", *output.LIST_FORMS, "csv", "ndjson")
     most = command_line.whole("--limit", least=1) or 50
     filters = _filters(command_line, datetime.now(UTC))
     session = open_session(env)
@@ -96,7 +105,7 @@ def _row(event: Doc) -> Row:
     count = (event.get("details") or {}).get("count")
     return Row(
         [
-            phrase.local_time(event["at"], timespec="seconds"),
+            phrase.clock_time(event["at"]),
             str(event["actor_name"] or event["actor_role"] or "-"),
             str(event["means"] or "-"),
             str(event["address"] or "-"),

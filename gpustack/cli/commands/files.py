@@ -15,7 +15,7 @@ Options:
   --worker=WORKER    evict: only on this worker (default: on all).
   --free=GIB         evict: only as much as frees so many GiB on a worker.
   --dry-run          Only tell what would be changed; evict tells what would go.
-  -o, --output=FORM  table, json or yaml (default: table).
+  -o, --output=FORM  table, wide, json or yaml (default: table).
   -q, --quiet        Numbers only.
   -h, --help         Show this help.
 """

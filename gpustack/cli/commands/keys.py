@@ -14,7 +14,7 @@ Options:
   --model=MODEL           A model that it may use; may be repeated.
   --expires-in=DAYS       Days after which it ends (default: never).
   --description=TEXT      What it is for.
-  -o, --output=FORM       table, json or yaml (default: table).
+  -o, --output=FORM       table, wide, json or yaml (default: table).
   -q, --quiet             Names only.
   --dry-run               Only tell what would be changed.
   -h, --help              Show this help.

@@ -4,7 +4,8 @@ Usage:
   gpustack ps [options] [MODEL]
 
 Options:
-  -o, --output=FORM  table, json or yaml (default: table).
+  -w, --watch        Go on, and show what changes.
+  -o, --output=FORM  table, wide, json or yaml (default: table; wide has all columns).
   -q, --quiet        Names only.
   -h, --help         Show this help.
 """
@@ -17,25 +18,50 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.command_line import read
+from gpustack.cli.columns import Column
+from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.output import Cell, Row
-from gpustack.cli.session import Doc, open_session
+from gpustack.cli.session import Doc, ServerSession, open_session
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
-_HEADS = ("NAME", "MODEL", "STATE", "WORKER", "GPUS", "PORT", "RESTARTS", "AGE")
+_HEADS = (
+    "NAME",
+    "MODEL",
+    "STATE",
+    "WORKER",
+    "GPUS",
+    "MEMORY",
+    Column("PORT", wide=True),
+    "RESTARTS",
+    Column("AGE", ticks=True),
+)
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Print a row for each instance, and under those that do not run why."""
+    """Print a row for each instance, and under those that do not run why; memory is what it claims."""
     command_line = read(__doc__, "ps", argv)
     model = command_line.text("MODEL")
-    instances = open_session(env).run(lambda client: _instances(client, model))
+    session = open_session(env)
+    if command_line.flag("--watch"):
+        return _watch(command_line, session, model, env)
+    instances = session.run(lambda client: _instances(client, model))
     row = partial(_row, now=datetime.now(UTC))
     empty = f"There are no instances{f' of {model}' if model else ''}; gpustack run MODEL deploys a model."
     output.show_list(command_line, instances, _HEADS, row, env, empty=empty)
     return 0
+
+
+def _watch(
+    command_line: CommandLine, session: ServerSession, model: str | None, env: Mapping[str, str]
+) -> int:
+    from gpustack.cli.lookup import INSTANCES, model_named
+    from gpustack.cli.watching import ListView, streamed, watch_list
+
+    of = {} if model is None else {"model_id": session.run(lambda client: model_named(client, model))["id"]}
+    view = ListView(heads=_HEADS, row=lambda instance: _row(instance, datetime.now(UTC)))
+    return watch_list(command_line, session, streamed(INSTANCES, **of), view, env)
 
 
 async def _instances(client: AdminClient, model: str | None) -> list[Doc]:
@@ -58,9 +84,16 @@ def _row(instance: Doc, now: datetime) -> Row:
             Cell(phrase.with_progress(state, instance), "dim" if ending else phrase.state_style(state)),
             str(instance.get("worker_name") or "-"),
             (indexes or "CPU") if placed else "-",
+            _claimed(instance.get("computed_resource_claim") or {}),
             str(instance.get("port") or "-"),
             str(instance.get("restart_count") or 0),
             phrase.age(instance.get("created_at"), now),
         ],
         remark="" if state == "running" else phrase.reason(instance, now),
     )
+
+
+def _claimed(claim: Doc) -> str:
+    """Of GPUs together, where it has some; else of the machine's memory."""
+    vram = sum((claim.get("vram") or {}).values())
+    return phrase.size(vram or claim.get("ram"))

@@ -6,7 +6,7 @@ Usage:
 gpustack rollback brings one of them back. The first line is how the model is now.
 
 Options:
-  -o, --output=FORM  table, json or yaml (default: table).
+  -o, --output=FORM  table, wide, json or yaml (default: table).
   -h, --help         Show this help.
 """
 

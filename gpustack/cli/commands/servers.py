@@ -4,7 +4,7 @@ Usage:
   gpustack servers [options]
 
 Options:
-  -o, --output=FORM  table, json or yaml (default: table).
+  -o, --output=FORM  table, wide, json or yaml (default: table).
   -q, --quiet        Addresses only.
   -h, --help         Show this help.
 """

@@ -13,7 +13,7 @@ Options:
   --admin             Make it an administrator's.
   --full-name=TEXT    What the person is called.
   --password-stdin    Read the password from the first line of stdin; it need not be changed then.
-  -o, --output=FORM   table, json or yaml (default: table).
+  -o, --output=FORM   table, wide, json or yaml (default: table).
   -q, --quiet         Names only.
   --dry-run           Only tell what would be changed.
   -h, --help          Show this help.

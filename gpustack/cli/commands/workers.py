@@ -1,7 +1,7 @@
 """List the machines of the cluster; label, taint, close, empty, bar and remove them.
 
 Usage:
-  gpustack workers [--output=FORM] [--quiet]
+  gpustack workers [--watch] [--output=FORM] [--quiet]
   gpustack workers label [--dry-run] NAME LABEL...
   gpustack workers taint [--dry-run] NAME TAINT...
   gpustack workers (cordon | uncordon | bar) [--dry-run] NAME...
@@ -20,7 +20,8 @@ admit lets a machine join as this worker with the cluster token, once: it was ba
 rm forgets a worker; what ran there is placed elsewhere. One that still runs would join again: stop it first.
 
 Options:
-  -o, --output=FORM  table, json or yaml (default: table).
+  -w, --watch        Go on, and show what changes.
+  -o, --output=FORM  table, wide, json or yaml (default: table; wide has all columns).
   -q, --quiet        Names only.
   --timeout=SECONDS  How long to wait for a worker to be empty (default: 0, as long as it takes).
   --no-wait          Do not wait for it.
@@ -37,15 +38,25 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
+from gpustack.cli.columns import Column
 from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.output import Cell, Row
-from gpustack.cli.session import Doc, open_session
+from gpustack.cli.session import Doc, ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stderr
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
 
-_HEADS = ("NAME", "STATE", "ADDRESS", "MEMORY", "GPUS", "VIDEO MEMORY", "VERSION", "HEARD")
+_HEADS = (
+    "NAME",
+    "STATE",
+    Column("ADDRESS", wide=True),
+    "MEMORY",
+    "GPUS",
+    "VIDEO MEMORY",
+    Column("VERSION", wide=True),
+    Column("HEARD", ticks=True),
+)
 _SHOWN = 3
 
 
@@ -75,7 +86,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
                 terminal.say(_goes_on(begun))
             raise
         return 0
-    workers, losses = open_session(env).run(_listed)
+    session = open_session(env)
+    if command_line.flag("--watch"):
+        return _watch(command_line, session, env)
+    workers, losses = session.run(_listed)
     row = partial(_row, now=datetime.now(UTC))
     empty = "No worker has joined; gpustack start --server-url URL --token TOKEN joins one."
     output.show_list(command_line, workers, _HEADS, row, env, empty=empty)
@@ -83,6 +97,15 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     for line in survival_lines(losses) if output.is_table(command_line) else ():
         aside.say(line)
     return 0
+
+
+def _watch(command_line: CommandLine, session: ServerSession, env: Mapping[str, str]) -> int:
+    from gpustack.cli.lookup import WORKERS
+    from gpustack.cli.watching import ListView, looked_at, watch_list
+
+    view = ListView(heads=_HEADS, row=lambda worker: _row(worker, datetime.now(UTC)))
+    # When a worker was last heard is no change of its record.
+    return watch_list(command_line, session, looked_at(lambda client: client.all(WORKERS)), view, env)
 
 
 _VERBS = ("label", "taint", "cordon", "uncordon", "drain", "bar", "admit", "rm")
@@ -190,11 +213,11 @@ def _row(worker: Doc, now: datetime) -> Row:
             str(worker.get("ip") or "-"),
             _claimed([status.get("memory") or {}]),
             _devices(status.get("gpu_devices") or []),
-            _video_memory([device.get("memory") or {} for device in status.get("gpu_devices") or []]),
+            _claimed([device.get("memory") or {} for device in status.get("gpu_devices") or []]),
             str(worker.get("version") or "-"),
             phrase.age(worker.get("heartbeat_time"), now),
         ],
-        remark="; ".join(filter(None, (_why(worker, state), _tainted(worker)))),
+        remark="; ".join(filter(None, (_why(worker, state), _unclaimed(status), _tainted(worker)))),
     )
 
 
@@ -230,21 +253,20 @@ def _claimed(memories: list[Doc]) -> str:
     known = [total for total in totals if isinstance(total, int)]
     if not known:
         return "-"
-    return f"{phrase.size(sum(memory.get('allocated') or 0 for memory in memories))} of {phrase.size(sum(known))}"
+    return phrase.part(sum(memory.get("allocated") or 0 for memory in memories), sum(known))
 
 
-def _video_memory(memories: list[Doc]) -> str:
-    """What is claimed, and what is in use without a claim: by other programs, and by engines that take more."""
+def _unclaimed(status: Doc) -> str:
+    """What is in use of GPUs without a claim: by other programs, and by engines that take more than theirs."""
+    memories = [device.get("memory") or {} for device in status.get("gpu_devices") or []]
     others = sum(memory.get("foreign") or 0 for memory in memories)
     beyond = sum(memory.get("overrun") or 0 for memory in memories)
-    parts = [_claimed(memories)]
-    if others:
-        parts.append(f"{phrase.size(others)} used by others")
+    parts = [f"{phrase.size(others)} of video memory is used by others"] if others else []
     if beyond:
-        parts.append(f"{phrase.size(beyond)} beyond claims")
+        parts.append(f"{phrase.size(beyond)} of it beyond claims")
     return ", ".join(parts)
 
 
 def _devices(devices: list[Doc]) -> str:
-    names = [str(device.get("name") or "?") for device in devices]
+    names = [phrase.chip(device.get("name")) for device in devices]
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "-"
