@@ -30,8 +30,7 @@ other server put an API key into `GPUSTACK_API_KEY`, which goes before the key o
 
 Results go to stdout, everything said about them to stderr. `-o json` and `-o yaml` print the objects of the API as
 they are; `-q` prints names alone; with `--dry-run` a command that changes something tells what, and changes nothing.
-Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns
-colours off.
+Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns colours off.
 
 | Exit code | Means |
 | --- | --- |

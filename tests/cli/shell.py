@@ -34,6 +34,7 @@ class Shell:
         }
         root = str(Path(__file__).parents[2])
         own = {"GPUSTACK_DATA_DIR": str(self.daemon.data_dir), "XDG_STATE_HOME": str(self.cwd / "state")}
+        own["XDG_CONFIG_HOME"] = str(self.cwd / "config")
         return {**clean, **own, "PYTHONPATH": root, **more}
 
     def __call__(self, *argv: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:

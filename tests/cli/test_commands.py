@@ -148,6 +148,20 @@ def test_an_adapter_is_talked_with_by_its_name(shell: Shell, tiny_model: Path, t
     shell.good("rm", "base")
 
 
+def test_bench_measures_levels_and_draws_them_within_eighty_columns(shell: Shell, tiny: str) -> None:
+    asked = ("bench", tiny, "--concurrency=1,2", "--seconds=1", "--tokens=4", "--prompt-words=3")
+    ran = shell(*asked)
+    assert ran.returncode == 0, ran.stderr
+    assert "warmed up" in ran.stderr and "What limits it: " in ran.stdout
+    assert max(map(len, ran.stdout.splitlines())) <= 80
+    head, one, two, *_ = ran.stdout.splitlines()
+    assert head.startswith("AT ONCE  REQUESTS/S") and [one.split()[0], two.split()[0]] == ["1", "2"]
+    found = json.loads(shell.good(*asked, "--requests=3", "-o", "json"))
+    assert [(one["concurrency"], one["errors"]) for one in found["levels"]] == [(1, {}), (2, {})]
+    assert all(one["completed"] <= 3 and one["tokens_per_second"] > 0 for one in found["levels"])
+    assert "--concurrency must be numbers" in shell(*asked[:2], "--concurrency=1,x").stderr
+
+
 def test_scale_and_stop_change_the_replicas(shell: Shell, tiny_model: Path) -> None:
     shell.good("run", "--name=moved", "-d", str(tiny_model))
     assert "from 1 to 2 replicas" in shell.good("scale", "moved", "2")

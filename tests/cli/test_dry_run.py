@@ -78,7 +78,20 @@ CHANGES = {
 """Every kind of change that each command makes."""
 
 READS = {
-    *("audit", "chat", "completion", "config", "diff", "doctor", "draw", "export", "hardware", "logs", "ls"),
+    *(
+        "audit",
+        "bench",
+        "chat",
+        "completion",
+        "config",
+        "diff",
+        "doctor",
+        "draw",
+        "export",
+        "hardware",
+        "logs",
+        "ls",
+    ),
     *("plan", "ps", "revisions", "servers", "show", "version"),
 }
 """Commands that change nothing; what they write is the result that they are asked for."""
