@@ -38,6 +38,7 @@ from gpustack.store.store import Store
 
 from .brief import BriefDocuments
 from .change_feed import ChangeFeed
+from .event_feed import EventFeed
 from .status_intake import StatusIntake
 from .throttle import LoginLimiters
 from .view import RenderContext
@@ -253,6 +254,9 @@ class ApiContext:
         )
     )
     documents: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
+    events: EventFeed = attrs.field(
+        default=attrs.Factory(lambda self: EventFeed(self.store), takes_self=True)
+    )
     feed: ChangeFeed = attrs.field(
         default=attrs.Factory(
             lambda self: ChangeFeed(self.store, BriefDocuments(self.workers.live, self.documents.faults)),

@@ -36,6 +36,8 @@ _OWN_PER_WINDOW = 120
 """Events of a user who is no administrator within a window; further ones are counted instead of stored."""
 _SWEEP_EVERY = 3600.0
 _SWEPT_AT_ONCE = 500
+CLUSTER_EVENTS_KEPT = timedelta(days=7)
+"""How long it is kept what happened to instances, models, workers and files."""
 _BETWEEN_SWEEPS = 0.1
 
 _Key = tuple[object, ...]
@@ -235,15 +237,15 @@ class AuditTrail:
     # -- the end of old ones
 
     async def _sweep(self) -> None:
-        if self._keep_for is None:
-            return
         faults = Quarantine("audit")
         while True:
             with faults.row("old events"):
                 try:
-                    await self.forget(self._now() - self._keep_for)
+                    if self._keep_for is not None:
+                        await self.forget(self._now() - self._keep_for)
+                    await self._forget_cluster_events(self._now() - CLUSTER_EVENTS_KEPT)
                 except GpustackError as error:
-                    log.warning("Old audit events stay for now: reason=%s", error)
+                    log.warning("Old events stay for now: reason=%s", error)
             await trio.sleep(_SWEEP_EVERY)
 
     async def forget(self, before: datetime) -> None:
@@ -253,6 +255,9 @@ class AuditTrail:
             if gone < _SWEPT_AT_ONCE:
                 return
             await trio.sleep(_BETWEEN_SWEEPS)
+
+    async def _forget_cluster_events(self, before: datetime) -> None:
+        await self._store.write(lambda tx: tx.forget_cluster_events(before))
 
     def __repr__(self) -> str:
         return f"<AuditTrail: {len(self._waiting)} events to store, {len(self._repeats)} kinds counted>"

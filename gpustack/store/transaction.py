@@ -18,7 +18,7 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.usage import ModelUsage
 from gpustack.errors import AlreadyExists, Conflict, NotFound
 
-from . import revision_history
+from . import event_history, revision_history
 from .audit_history import forget
 from .codec import codec, to_json
 from .dialect import Dialect
@@ -54,6 +54,8 @@ class Tx:
     """The revision before this transaction."""
     now: datetime
     """The date of its writes."""
+    histories: list[Record] = attrs.field(factory=list)
+    """What it has added to tables that are not in memory."""
     _pending: list[PendingChange] = attrs.field(factory=list)
     _mark: int = 0
     _writing: bool = False
@@ -166,6 +168,11 @@ class Tx:
         """Delete audit events before that instant, the oldest first; returns how many. Makes no revision."""
         return forget(self._begin_writing(), before, most)
 
+    def forget_cluster_events(self, before: datetime) -> None:
+        """Delete the events of the cluster before that instant, and those that are too many of one object. Makes no
+        revision."""
+        event_history.forget(self._begin_writing(), before)
+
     def add_revision(self, revision: ModelRevision, former: Model, most: int) -> None:
         """Keep a revision as the next of its model, after ``former`` where it is the first; of a model the newest
         ``most`` are kept. Makes no revision of the store."""
@@ -218,6 +225,7 @@ class Tx:
 
     def _note(self, kind: ChangeKind, record: Record, before: Record | None) -> None:
         if not specs[type(record)].in_memory:
+            self.histories.append(record)
             return
         if kind is ChangeKind.DELETED:
             self._copy.remove(record)

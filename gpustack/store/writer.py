@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -11,13 +12,16 @@ import outcome
 import sqlalchemy as sa
 import trio
 
+from gpustack.domain.event import ClusterEvent
 from gpustack.domain.record import Change, ChangeKind, Record
 from gpustack.domain.snapshot import Snapshot
+from gpustack.domain.worker import Worker
 from gpustack.errors import AlreadyExists, Unavailable
 
 from . import journal, lease
 from .database import Database
 from .dialect import RETRY_AFTER
+from .event_history import EventLog
 from .journal import PendingChange
 from .lease import LeaseLost, LeaseTerm
 from .load import UnreadableRow, rows
@@ -84,6 +88,7 @@ class Writer:
     _copy: WorkingCopy
     _clock: Callable[[], datetime]
     revision: int
+    _events: EventLog = attrs.field(factory=EventLog)
     _appended: int = 0
     _appended_bytes: int = 0
 
@@ -100,17 +105,21 @@ class Writer:
                 head = journal.lock_head(conn)
                 foreign = self._catch_up(conn, head)
                 pending: list[PendingChange] = []
+                events: list[ClusterEvent] = []
                 terms: dict[LeaseTerm, bool] = {}
                 for job in jobs:
                     if not job.withdrawn:
-                        result, made = self._attempt(conn, job, head, terms)
+                        result, made, told = self._attempt(conn, job, head, terms)
                         results.append((job, result))
                         pending += made
+                        events += told
                 now = self._clock()
                 changes = journal.append(conn, pending, head, now)
+                self._events.append(conn, events)
                 self._trim(conn, changes, now)
         except (sa.exc.SQLAlchemyError, Unavailable) as error:
             self._copy.undo()
+            self._events.undone()
             return CommitResult(self._failed(jobs, results, error), failure=self._unavailable(error))
         self._copy.keep()
         before, self.revision = self.revision, head + len(changes)
@@ -179,13 +188,17 @@ class Writer:
 
     def _attempt(
         self, conn: sa.Connection, job: WriteJob, head: int, terms: dict[LeaseTerm, bool]
-    ) -> tuple[Result, list[PendingChange]]:
+    ) -> tuple[Result, list[PendingChange], list[ClusterEvent]]:
         if job.term is not None:
             if job.term not in terms:
                 terms[job.term] = lease.stands(conn, job.term)
             if not terms[job.term]:
                 name, number = job.term.name, job.term.number
-                return outcome.Error(LeaseLost(f"Another server leads {name} now: term {number} is over")), []
+                return (
+                    outcome.Error(LeaseLost(f"Another server leads {name} now: term {number} is over")),
+                    [],
+                    [],
+                )
         tx = Tx(conn, self._database.dialect, self._copy, head, self._clock())
         result = outcome.capture(job.work, tx)
         if conn.invalidated:  # the connection broke, so all works of this transaction are undone
@@ -198,7 +211,9 @@ class Writer:
         made = tx.end(keep=isinstance(result, outcome.Value))
         if isinstance(result, outcome.Error):
             result = self._named(result)
-        return result, made
+        worker = partial(self._copy.get, Worker)
+        events = self._events.of(made, tx.histories, tx.now, worker) if made else []
+        return result, made, events
 
     def _named(self, result: outcome.Error) -> Result:
         """Errors of the database as errors of GPUStack; everything else unchanged."""
