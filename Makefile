@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 EXAMPLES ?= 2000
 PYTEST_ARGS ?=
-JOBS ?= 2
+JOBS ?= 4
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WANTED = pyproject.toml constraints.txt hatch_build.py console/package-lock.json $(wildcard console/*.js) $(shell find console/src -type f)
 
@@ -28,7 +28,7 @@ test-root: $(VENV)/.installed-dev ## Run the tests that need root (network names
 	@[ "$$(id -u)" = 0 ] || { echo "These tests need root: sudo make test-root" >&2; exit 1; }
 	$(VENV)/bin/python -m pytest -m "root and not engines" -rs $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed-dev ## Run the tests that take long: lost machines under llama.cpp's RPC
+test-slow: $(VENV)/.installed-dev ## Run the tests that take long: lost machines under llama.cpp's RPC, further kinds of databases
 	$(VENV)/bin/python -m pytest -m slow -rs $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU

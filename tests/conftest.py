@@ -17,6 +17,7 @@ from tests.fakes.hub import Hub, running_hub
 from tests.fakes.nvml import FakeNvml, build_nvml
 from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
+from tests.order import spread
 
 
 @pytest.hookimpl(trylast=True)  # the terminal reporter comes first
@@ -24,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(AtOnce(reporter))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = spread(items)
 
 
 @pytest.fixture(scope="session")

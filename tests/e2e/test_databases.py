@@ -55,6 +55,14 @@ def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> 
     return servers(request.param)
 
 
+def servers_with_slow(*slow: str) -> pytest.MarkDecorator:
+    """Each server, some of them only with ``make test-slow``."""
+    marks = {kind: [pytest.mark.slow] * (kind in slow) for kind in SERVERS}
+    return pytest.mark.parametrize(
+        "server", [pytest.param(kind, marks=marks[kind]) for kind in SERVERS], indirect=True
+    )
+
+
 @pytest.fixture
 def url(server: Server) -> Iterator[str]:
     made = server.create()
@@ -99,7 +107,20 @@ def users(one: Daemon, key: str) -> set[str]:
     return {item["username"] for item in answer["items"]}
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(
+    ("server", "spelling"),
+    [
+        pytest.param(
+            kind,
+            spelling,
+            marks=[pytest.mark.slow] * (kind != "postgresql" and spelling != "flag"),
+            id=f"{kind}-{spelling}",
+        )
+        for kind in SERVERS
+        for spelling in SPELLINGS
+    ],
+    indirect=["server"],
+)
 def test_database_url_names_the_database_of_the_records(
     server: Server, tmp_path: Path, spelling: str, database: str
 ) -> None:
@@ -148,6 +169,7 @@ def test_the_variables_of_the_database_bound_the_connections_and_show_the_statem
     server.drop(url)
 
 
+@servers_with_slow("mysql")
 def test_inference_and_reading_go_on_while_the_database_is_away(
     server: Server, url: str, tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -201,6 +223,7 @@ def test_a_start_on_a_database_that_cannot_be_used_ends_with_a_sentence(
         assert "wrong-one" not in one.log
 
 
+@servers_with_slow("mariadb", "mysql")
 def test_an_installation_is_backed_up_while_it_runs_and_moves(
     server: Server, url: str, tmp_path: Path
 ) -> None:

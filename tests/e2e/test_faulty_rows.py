@@ -68,7 +68,7 @@ def url(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Ite
     server.drop(made)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database(
     request: pytest.FixtureRequest, servers: Callable[[str], Server], tmp_path: Path
 ) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
@@ -160,10 +160,13 @@ def test_a_model_whose_name_is_no_text_is_told_of_and_others_run(tmp_path: Path,
 @pytest.mark.parametrize(
     "env",
     [
-        {"ALL_PROXY": "socks5://127.0.0.1:9"},
+        pytest.param({"ALL_PROXY": "socks5://127.0.0.1:9"}, marks=pytest.mark.slow),
         {"HTTPS_PROXY": "127.0.0.1:9", "HTTP_PROXY": "127.0.0.1:9", "HF_ENDPOINT": "http://127.0.0.2:9"},
         {"HF_TOKEN": "hf_secret0123456789\n", "HF_ENDPOINT": "http://127.0.0.1:9"},
-        {"GPUSTACK_TOKEN": "a-token-of-many-letters\n", "HF_ENDPOINT": "http://127.0.0.1:9"},
+        pytest.param(
+            {"GPUSTACK_TOKEN": "a-token-of-many-letters\n", "HF_ENDPOINT": "http://127.0.0.1:9"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["socks", "proxy-without-scheme", "hub-token", "token"],
 )
