@@ -21,8 +21,8 @@ from gpustack.text import is_text, printable
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
 WITHOUT_SERVER = (
-    *("start", "config", "doctor", "hardware", "download-tools", "backup", "restore", "db", "context"),
-    *("version", "completion"),
+    *("start", "config", "doctor", "hardware", "download-tools", "backup", "restore", "db", "import"),
+    *("context", "version", "completion"),
 )
 """Commands that talk to no server, or to none that could be chosen."""
 _CONTEXT = "--context"

@@ -30,7 +30,7 @@ class Absence:
         return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(self.path)) + "(/.*)?")
 
 
-_JOIN = "Workers join with gpustack start --server-url URL --token-file FILE, not by a request of this API"
+_JOIN = "Workers join with gpustack start --server-url URL and the token of the cluster, not by a request of this API"
 _ONE_CLUSTER = "This server is one cluster, which is neither made nor changed here"
 _ONE_ORGANIZATION = "There are no organizations or groups here: access is given to accounts"
 _ROUTE = "A route is made and removed with its model"

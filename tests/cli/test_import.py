@@ -1,0 +1,214 @@
+"""What other products have deployed becomes manifests; what cannot is named; no secret is printed."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpustack.cli.failure import UsageError
+from gpustack.domain.yaml_lines import read_documents
+from gpustack.errors import GpustackError, Unauthorized
+from tests.fakes.foreign import (
+    DEPLOYMENT,
+    GPUSTACK,
+    LITELLM,
+    LLAMA_SWAP,
+    OLLAMA,
+    SECRET,
+    answering,
+    gpustack_database,
+    listed,
+)
+
+command = importlib.import_module("gpustack.cli.commands.import")
+"""Its name is a word of the language."""
+KEY = {"GPUSTACK_IMPORT_KEY": "the-key-of-an-administrator"}
+
+Output = pytest.CaptureFixture[str]
+
+
+def imported(output: Output, *argv: str, **env: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """The manifests by name, and the whole text."""
+    assert command.run(argv, env) == 0
+    said = output.readouterr()
+    documents, faults = read_documents(said.out.encode())
+    assert faults == []
+    assert SECRET not in said.out + said.err
+    assert (said.out + said.err).replace("\n", "").isprintable()
+    return {one.value["name"]: one.value for one in documents if one.value}, said.out
+
+
+def test_ollama_has_its_models_parameters_and_hubs(capsys: Output) -> None:
+    with answering(OLLAMA) as url:
+        found, text = imported(capsys, f"--from-url={url}")
+        with_replicas, _ = imported(capsys, f"--from-url={url}", "--replicas=1")
+    assert found["llama3.2"] == {
+        "kind": "Model",
+        "name": "llama3.2",
+        "source": "ollama_library",
+        "ollama_library_model_name": "llama3.2:latest",
+        "replicas": 0,
+        "backend_parameters": ["--ctx-size=16384", "--no-mmap", "--temp=0.6"],
+    }
+    assert "parameters not carried over: stop, seed" in text and "system: not carried over" in text
+    hub = found["hf.co/bartowski/Qwen3-4B-GGUF:Q5_K_M"]
+    assert (hub["huggingface_repo_id"], hub["huggingface_filename"]) == (
+        "bartowski/Qwen3-4B-GGUF",
+        "*Q5_K_M*.gguf",
+    )
+    assert found["nomic-embed-text:v1.5"]["categories"] == ["embedding"]
+    assert found["mario"]["ollama_library_model_name"] == "llama3.2:1b"
+    assert len(found) == 4
+    assert "gpt-oss:120b-cloud: it runs at another company" in text
+    assert "/api/show answered 404" in text and "its format is 'safetensors'" in text
+    assert with_replicas["mario"].get("replicas", 1) == 1
+
+
+def test_gpustack_2_is_read_with_a_key_and_says_who_could_use_what(capsys: Output) -> None:
+    with answering(GPUSTACK, KEY["GPUSTACK_IMPORT_KEY"]) as url:
+        found, text = imported(capsys, f"--from-url={url}", **KEY)
+        with pytest.raises(Unauthorized, match="GPUSTACK_IMPORT_KEY"):
+            command.run([f"--from-url={url}"], {"GPUSTACK_IMPORT_KEY": "another"})
+    assert found == {
+        "qwen3": {
+            "kind": "Model",
+            "name": "qwen3",
+            "source": "huggingface",
+            "huggingface_repo_id": "Qwen/Qwen3-0.6B",
+            "replicas": 2,
+            "categories": ["llm"],
+            "placement_strategy": "binpack",
+            "backend": "vllm",
+            "backend_parameters": ["--max-model-len=4096"],
+            "env": {"LOG_LEVEL": "debug"},
+            "access_policy": "allowed_users",
+        }
+    }
+    for sentence in (
+        "was open to ann; make the accounts",
+        "for want of a counterpart: image_name",
+        "backend_version: left out",
+        "gpu_selector: left out",
+        "env: HF_TOKEN left out",
+        "backend_parameters: --hf-token left out",
+        "Model/rented: Backend 'Ktransformers-custom' is not known here",
+        "account ann: make the account anew",
+        "API key ci: make it anew",
+        "backend Own: it is a container image",
+        "route both: a model has one route",
+        "worker node-a: install GPUStack on it",
+    ):
+        assert sentence in text, sentence
+    assert "account admin" not in text and "backend vLLM" not in text
+
+
+def test_gpustack_07_is_read_over_its_api(capsys: Output) -> None:
+    old = {**DEPLOYMENT, "backend": "llama-box", "huggingface_filename": "q.gguf", "embedding_only": True}
+    old = {name: value for name, value in old.items() if name not in ("image_name", "categories", "state")}
+    documents = {"/version": {"version": "0.7.1"}, "/v1/models": {**listed(old), "object": "list"}}
+    with answering(documents) as url:
+        found, text = imported(capsys, f"--from-url={url}")
+    assert (found["qwen3"]["backend"], found["qwen3"]["categories"]) == ("llama-box", ["embedding"])
+    assert "accounts: could not be read with this key" in text
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["0.7", "2.x"])
+def test_a_database_is_read_and_stays_as_it_is(tmp_path: Path, capsys: Output, second: bool) -> None:
+    path = gpustack_database(tmp_path, second=second)
+    path.chmod(0o400)
+    before = path.read_bytes()
+    places = [str(path), f"sqlite:///{path}"]
+    (found, text), again = (imported(capsys, f"--from-db={place}") for place in places)
+    assert found == again[0]
+    expected = {
+        "kind": "Model",
+        "name": "qwen",
+        "source": "huggingface",
+        "huggingface_repo_id": "Qwen/Qwen3-4B-GGUF",
+        "huggingface_filename": "*Q4_K_M*.gguf",
+        "replicas": 2,
+        "categories": ["embedding"],
+        "placement_strategy": "binpack",
+        "cpu_offloading": True,
+        "worker_selector": {"os": "linux"},
+        "backend": "llama-box",
+        "backend_parameters": ["--ctx-size=16384"],
+        "env": {"A": "1"},
+        "restart_on_error": False,
+    }
+    if second:
+        expected |= {"access_policy": "allowed_users"}
+    assert found["qwen"] == expected
+    assert ("was open to ann" in text, "2.x" in text) == (second, second)
+    assert list(found) == ["qwen"] and "account ann" in text and "API key ci" in text
+    assert path.read_bytes() == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == [path.name]
+
+
+def test_llama_swap_has_its_commands_macros_and_environments(tmp_path: Path, capsys: Output) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(LLAMA_SWAP)
+    env = {"MODELS": "/models", "MY_TOKEN": SECRET}
+    found, text = imported(capsys, f"--from-config={path}", **env)
+    assert found["coder"] == {
+        "kind": "Model",
+        "name": "coder",
+        "source": "local_path",
+        "local_path": "/models/coder.gguf",
+        "backend": "llama-box",
+        "backend_parameters": ["--ctx-size=16384", "-ngl=99", "--jinja"],
+        "env": {"GGML_X": "1"},
+        "limits": {"concurrent_requests": 4},
+    }
+    assert (found["hub"]["huggingface_filename"], found["hub"]["replicas"]) == ("*Q5_K_M*.gguf", 0)
+    assert (found["vl"]["backend"], found["vl"]["backend_parameters"]) == ("vllm", ["--max-model-len=4096"])
+    assert found["other"]["command"] == "/usr/bin/tei --port {port} --prefix 'a b'"
+    assert found["other"]["health_path"] == "/healthz"
+    assert sorted(found) == ["coder", "hub", "other", "vl"]
+    for sentence in (
+        "apiKeys: make keys anew",
+        "groups: which models run together",
+        "alias gpt-4o-mini of coder",
+        "ttl: not carried over",
+        "env: CUDA_VISIBLE_DEVICES left out",
+        "Model/relative: the path x.gguf of its file is relative",
+        "Model/endless: its macros have no end",
+        "Model/secret: its command takes MY_TOKEN from the environment",
+        "Model/fixed: its command does not take ${PORT}",
+        "Model/empty: it has no command",
+    ):
+        assert sentence in text, sentence
+
+
+def test_litellm_has_what_it_calls_at_ollama(tmp_path: Path, capsys: Output) -> None:
+    path, out = tmp_path / "config.yaml", tmp_path / "manifests.yaml"
+    path.write_text(LITELLM)
+    found, text = imported(capsys, f"--from-config={path}")
+    assert found["local"]["ollama_library_model_name"] == "llama3.2"
+    assert "Model/gpt: openai serves it" in text
+    assert command.run([f"--from-config={path}", f"--file={out}"], {}) == 0
+    assert (out.read_text(), out.stat().st_mode & 0o777) == (text, 0o600)
+
+
+def test_a_password_on_the_command_line_and_what_is_nothing_known_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for argv, sentence in (
+        ([f"--from-db=postgresql://u:{SECRET}@h/d"], "leave the password out"),
+        ([f"--from-url=http://u:{SECRET}@h"], "leave the password out"),
+        ([f"--from-db={path}"], "is no file"),
+        ([f"--from-config={path}"], "No such file"),
+        (["--from-db=strange://h/d"], "database"),
+    ):
+        with pytest.raises(GpustackError, match=sentence) as raised:
+            command.run(argv, {"GPUSTACK_IMPORT_KEY": "x"})
+        assert SECRET not in str(raised.value)
+    path.write_text("a: 1")
+    with pytest.raises(UsageError, match="neither a configuration of llama-swap"):
+        command.run([f"--from-config={path}"], {})
+    with pytest.raises(GpustackError, match="cannot be read as a database"):
+        command.run([f"--from-db={path}"], {})
+    with answering({}) as url, pytest.raises(GpustackError, match="neither GPUStack nor Ollama"):
+        command.run([f"--from-url={url}"], {})

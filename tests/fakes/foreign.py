@@ -1,0 +1,218 @@
+"""Installations of other products, made small: their answers over HTTP, their tables, their files."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SECRET = "hunter2-hunter2"
+"""Stands in every place where these products keep one: it must never be printed."""
+
+
+@contextmanager
+def answering(documents: Mapping[str, Any], key: str | None = None) -> Iterator[str]:
+    """A server that answers each path, or ``path model``, with its document; with ``key`` only to its bearer, except at
+    ``/version``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            shown = key is None or path == "/version" or self.headers["Authorization"] == f"Bearer {key}"
+            self._answer(path if shown else "refused")
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._answer(f"{self.path} {body['model']}")
+
+        def _answer(self, name: str) -> None:
+            status = 200 if name in documents else 401 if name == "refused" else 404
+            body = json.dumps(documents.get(name)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *said: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OLLAMA: dict[str, Any] = {
+    "/api/version": {"version": "0.33.0"},
+    "/api/tags": {
+        "models": [
+            {"name": "llama3.2:latest", "size": 1, "details": {"format": "gguf"}},
+            {"name": "hf.co/bartowski/Qwen3-4B-GGUF:Q5_K_M", "size": 1},
+            {"name": "nomic-embed-text:v1.5", "size": 1},
+            {"name": "mario:latest", "size": 1},
+            {"name": "gpt-oss:120b-cloud", "remote_host": "https://ollama.com:443"},
+            {"name": "gone:latest"},
+            {"name": "odd\x1b[2J:latest"},
+            {"name": 7},
+        ]
+    },
+    "/api/show llama3.2:latest": {
+        "parameters": 'num_ctx       16384\nstop          "<|eot_id|>"\nuse_mmap false\n'
+        'temperature 0.6\nseed "--model=/etc/passwd"',
+        "system": "You are a pirate.",
+        "details": {"format": "gguf", "parent_model": ""},
+        "capabilities": ["completion", "tools"],
+    },
+    "/api/show hf.co/bartowski/Qwen3-4B-GGUF:Q5_K_M": {"details": {"format": "gguf"}},
+    "/api/show nomic-embed-text:v1.5": {"capabilities": ["embedding"], "details": {"format": "gguf"}},
+    "/api/show mario:latest": {"details": {"format": "gguf", "parent_model": "llama3.2:1b"}},
+    "/api/show odd\x1b[2J:latest": {"details": {"format": "safetensors"}},
+}
+"""As docs/api.md of Ollama describes them."""
+
+
+def listed(*items: Any) -> dict[str, Any]:
+    """A list of GPUStack."""
+    page = {"page": 1, "perPage": 100, "total": len(items), "totalPage": 1}
+    return {"items": list(items), "pagination": page}
+
+
+DEPLOYMENT: dict[str, Any] = {
+    "id": 3,
+    "name": "qwen3",
+    "description": None,
+    "source": "huggingface",
+    "huggingface_repo_id": "Qwen/Qwen3-0.6B",
+    "backend": "vLLM",
+    "backend_version": "0.11.0",
+    "backend_parameters": ["--max-model-len=4096", f"--hf-token={SECRET}"],
+    "image_name": "vllm/vllm-openai:latest",
+    "env": {"HF_TOKEN": SECRET, "LOG_LEVEL": "debug"},
+    "replicas": 2,
+    "ready_replicas": 2,
+    "placement_strategy": "binpack",
+    "gpu_selector": {"gpu_ids": ["node-a:cuda:0"], "gpus_per_replica": None},
+    "restart_on_error": True,
+    "categories": ["llm"],
+    "cluster_id": 1,
+    "access_policy": "authed",
+    "state": "running",
+}
+GPUSTACK: dict[str, Any] = {
+    "/version": {"version": "2.3.0", "git_commit": "x"},
+    "/v2/models": listed(
+        DEPLOYMENT,
+        {
+            **DEPLOYMENT,
+            "id": 4,
+            "name": "rented",
+            "backend": "Ktransformers-custom",
+            "backend_parameters": [],
+            "env": None,
+        },
+    ),
+    "/v2/model-routes": listed(
+        {"id": 9, "name": "qwen3", "created_model_id": 3, "access_policy": "allowed_principals"},
+        {"id": 10, "name": "both", "created_model_id": None, "access_policy": "authed"},
+    ),
+    "/v2/model-routes/9/access": {**listed({"id": 2, "username": "ann"}), "access_policy": "allowed_users"},
+    "/v2/users": listed({"id": 1, "username": "admin"}, {"id": 2, "username": "ann"}),
+    "/v2/api-keys": listed({"id": 1, "name": "ci", "masked_value": SECRET}),
+    "/v2/inference-backends": listed({"backend_name": "vLLM", "is_built_in": True}, {"backend_name": "Own"}),
+    "/v2/workers": listed({"id": 1, "name": "node-a"}),
+}
+
+_TABLES_07 = f"""
+CREATE TABLE models (id INTEGER PRIMARY KEY, name VARCHAR, description TEXT, meta JSON, replicas INTEGER,
+  ready_replicas INTEGER, categories JSON, embedding_only BOOLEAN, placement_strategy VARCHAR, cpu_offloading BOOLEAN,
+  distributed_inference_across_workers BOOLEAN, worker_selector JSON, gpu_selector JSON, backend VARCHAR,
+  backend_version VARCHAR, backend_parameters JSON, env JSON, restart_on_error BOOLEAN, distributable BOOLEAN,
+  source VARCHAR, huggingface_repo_id VARCHAR, huggingface_filename VARCHAR, ollama_library_model_name VARCHAR,
+  model_scope_model_id VARCHAR, model_scope_file_path VARCHAR, local_path VARCHAR, created_at DATETIME,
+  updated_at DATETIME, deleted_at DATETIME);
+CREATE TABLE users (id INTEGER PRIMARY KEY, username VARCHAR, is_admin BOOLEAN, hashed_password VARCHAR);
+CREATE TABLE api_keys (id INTEGER PRIMARY KEY, name VARCHAR, user_id INTEGER, access_key VARCHAR,
+  hashed_secret_key VARCHAR);
+CREATE TABLE workers (id INTEGER PRIMARY KEY, name VARCHAR, status JSON);
+INSERT INTO models (id, name, meta, replicas, categories, embedding_only, placement_strategy, cpu_offloading,
+  worker_selector, gpu_selector, backend, backend_parameters, env, restart_on_error, source, huggingface_repo_id,
+  huggingface_filename, deleted_at)
+  VALUES (1, 'qwen', '{{}}', 2, '[]', 1, 'BINPACK', 1, '{{"os": "linux"}}', 'null', 'llama-box',
+  '["--ctx-size=16384"]', '{{"A": "1"}}', 0, 'HUGGING_FACE', 'Qwen/Qwen3-4B-GGUF', '*Q4_K_M*.gguf', NULL),
+  (2, 'deleted', '{{}}', 1, '[]', 0, 'SPREAD', 1, '{{}}', NULL, NULL, NULL, NULL, 1, 'HUGGING_FACE', 'a/b', 'c.gguf',
+  '2025-01-01');
+INSERT INTO users VALUES (1, 'admin', 1, '{SECRET}'), (2, 'ann', 0, '{SECRET}');
+INSERT INTO api_keys VALUES (1, 'ci', 2, '{SECRET}', '{SECRET}');
+INSERT INTO workers VALUES (1, 'node-a', '{{}}');
+"""
+_TABLES_2 = """
+ALTER TABLE models ADD COLUMN cluster_id INTEGER;
+ALTER TABLE models ADD COLUMN access_policy VARCHAR;
+ALTER TABLE models ADD COLUMN image_name VARCHAR;
+ALTER TABLE users ADD COLUMN principal_id INTEGER;
+UPDATE users SET principal_id = id + 100;
+UPDATE models SET backend = 'llama.cpp', cluster_id = 1, image_name = 'x', access_policy = 'AUTHED' WHERE id = 1;
+CREATE TABLE clusters (id INTEGER PRIMARY KEY, registration_token VARCHAR);
+CREATE TABLE model_routes (id INTEGER PRIMARY KEY, name VARCHAR, created_model_id INTEGER, access_policy VARCHAR);
+CREATE TABLE model_route_principals (route_id INTEGER, principal_id INTEGER);
+INSERT INTO model_routes VALUES (7, 'qwen', 1, 'ALLOWED_PRINCIPALS');
+INSERT INTO model_route_principals VALUES (7, 102);
+"""
+
+
+def gpustack_database(folder: Path, *, second: bool) -> Path:
+    """A ``database.db`` of GPUStack 0.7, or of 2.x."""
+    path = folder / ("two.db" if second else "database.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(_TABLES_07 + (_TABLES_2 if second else ""))
+        connection.commit()
+    return path
+
+
+LLAMA_SWAP = f"""
+apiKeys: [{SECRET}]
+macros:
+  server: >
+    /opt/llama/llama-server-ec9e --port ${{PORT}}
+  ctx: 4096
+groups: {{a: {{swap: true, members: [coder]}}}}
+hooks: {{on_startup: {{preload: [coder]}}}}
+models:
+  coder:
+    macros: {{ctx: 16384}}
+    cmd: |
+      # what it is for
+      ${{server}} \\
+      --model ${{env.MODELS}}/coder.gguf --ctx-size ${{ctx}} -ngl 99 --jinja --api-key {SECRET}
+    env: ["CUDA_VISIBLE_DEVICES=0", "GGML_X=1", "HF_TOKEN={SECRET}"]
+    aliases: [gpt-4o-mini]
+    ttl: 60
+    concurrencyLimit: 4
+  hub: {{cmd: "llama-server -hf unsloth/Qwen3-4B-GGUF:Q5_K_M --port ${{PORT}}"}}
+  vl: {{cmd: "vllm serve Qwen/Qwen3-8B --port ${{PORT}} --max-model-len 4096"}}
+  other: {{cmd: "/usr/bin/tei --port ${{PORT}} --prefix 'a b'", checkEndpoint: /healthz}}
+  relative: {{cmd: "llama-server -m x.gguf --port ${{PORT}}"}}
+  endless: {{macros: {{a: "${{b}}${{b}}", b: "${{a}}${{a}}"}}, cmd: "x ${{a}}"}}
+  secret: {{cmd: "x --port ${{PORT}} ${{env.MY_TOKEN}}"}}
+  fixed: {{cmd: docker run -p 9000:80 image}}
+  empty: {{}}
+"""
+
+LITELLM = f"""
+model_list:
+  - model_name: local
+    litellm_params: {{model: ollama_chat/llama3.2, api_base: http://host:11434}}
+  - model_name: gpt
+    litellm_params: {{model: openai/gpt-5, api_key: {SECRET}}}
+general_settings: {{master_key: {SECRET}}}
+"""
