@@ -1,7 +1,7 @@
 """The order of the files of tests.
 
-Those of `e2e/` mostly wait for daemons and clocks, the others mostly compute: spread among them, they cost little time of
-their own where several processes share the files (`make test`).
+Those of `e2e/` mostly wait for daemons and clocks, the others mostly compute: spread among them, they cost little time
+of their own where several processes share the files (`make test`).
 """
 
 from __future__ import annotations

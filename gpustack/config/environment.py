@@ -201,6 +201,9 @@ class CommandVariables:
     api_key: str | None = _variable("API key of the commands.")
     context: str | None = _variable("Server that the commands talk to, by its name in gpustack context.")
     chat_history: str | None = _variable("File that keeps the questions of chats, or off.")
+    import_key: str | None = _variable(
+        "API key, or password of the database, with which gpustack import reads another installation."
+    )
     save_archive: str | None = _variable("--save-archive of download-tools.")
     load_archive: str | None = _variable("--load-archive of download-tools.")
     system: str | None = _variable("--system of download-tools.")
