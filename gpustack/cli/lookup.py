@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from gpustack.cli.command_line import suggestion
 from gpustack.cli.session import Doc
-from gpustack.errors import NotFound
+from gpustack.errors import Conflict, NotFound
 from gpustack.remote.admin_client import AdminClient
 
 MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
@@ -126,3 +128,54 @@ async def _missing(client: AdminClient, kind: str, path: str, name: str, *more: 
         return f"There is no {kind} {name!r}: nothing is deployed yet; gpustack run MODEL deploys one"
     guess = suggestion(name, names, "gpustack ls shows the models, gpustack ps the instances")
     return f"There is no {kind} {name!r}; {guess}"
+
+
+KINDS = {"model": MODELS, "instance": INSTANCES, "worker": WORKERS, "file": FILES}
+"""The kinds of objects that a command line may name, as ``KIND/NAME``, with the lists that they are in."""
+
+
+@attrs.frozen
+class NamedObject:
+    """One that a command line names. ``document`` is ``None`` where there is none of that name."""
+
+    kind: str
+    name: str
+    document: Doc | None
+
+    @property
+    def api_kind(self) -> str:
+        """As the server's events call it."""
+        return {"instance": "model-instance", "file": "model-file"}.get(self.kind, self.kind)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+async def objects_named(client: AdminClient, text: str) -> list[NamedObject]:
+    """All that ``text`` may mean: ``KIND/NAME``, or the name of a model, instance or worker; numbers of files only
+    behind their kind."""
+    found = [
+        NamedObject(kind, text, one) for kind, one in await _of_any_kind(client, text) if one is not None
+    ]
+    kind, slash, name = text.partition("/")
+    if found or not slash or kind not in KINDS:
+        return found
+    one = await find(client, KINDS[kind], name)
+    return [NamedObject(kind, name, one)] if one is not None else []
+
+
+async def _of_any_kind(client: AdminClient, text: str) -> list[tuple[str, Doc | None]]:
+    kinds = ("model", "instance", "worker")
+    return [(kind, await find(client, KINDS[kind], text)) for kind in kinds]
+
+
+async def object_named(client: AdminClient, text: str) -> NamedObject:
+    """The one that ``text`` means. Raises NotFound where there is none, Conflict where there are several."""
+    found = await objects_named(client, text)
+    if not found:
+        raise NotFound(
+            f"There is no model, instance or worker {text!r}; gpustack ls, gpustack ps and gpustack workers list them"
+        )
+    if len(found) > 1:
+        raise Conflict(f"{text} may be any of {', '.join(map(str, found))}: write which")
+    return found[0]

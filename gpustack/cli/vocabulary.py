@@ -34,6 +34,7 @@ _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "limits user": ("users",),
     "limits model": ("ls",),
     "files": ("files",),
+    "wait": ("ls", "ps", "workers"),
     "context": ("context",),
 }
 """The same for the arguments NAME and ID of a command, or of one of its verbs."""

@@ -37,7 +37,7 @@ Colours and lines that are drawn over show only on a terminal; `NO_COLOR` turns 
 | `0` | done |
 | `1` | it failed; one line on stderr says why and what to change |
 | `2` | the command line or the configuration is wrong |
-| `124` | the `--timeout` of `run`, `pull` or `workers drain` was over before what was waited for came |
+| `124` | the `--timeout` of `run`, `pull`, `wait` or another command was over before what was waited for came |
 | `130` | ended by Ctrl-C |
 """
 

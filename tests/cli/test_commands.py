@@ -424,3 +424,23 @@ def test_a_cluster_is_kept_in_files_planned_and_taken_one_step_back(shell: Shell
     rows = [line.split()[:1] for line in shell.good("revisions", "kept").splitlines()[1:]]
     assert rows == [["3"], ["2"], ["1"]]
     shell.good("rm", "kept")
+
+
+def test_logs_of_all_instances_of_a_model_and_a_wait_for_them(shell: Shell, tiny: str) -> None:
+    shell.good("scale", "tiny", "2")
+    assert (
+        shell.good("wait", "--for=ready", "--timeout=60", "tiny", "worker/1")
+        == "tiny is ready\nworker/1 is ready\n"
+    )
+    names = shell.good("ps", "-q", "tiny").split()
+    lines = shell.good("logs", "--tail=1", "tiny").splitlines()
+    assert {line.split(" | ")[0].strip() for line in lines} == {*names}
+    code, shown = at_terminal(
+        shell, ["logs", "-f", "--tail=1", "tiny"], [(names[0], b""), (names[1], b"\x03")]
+    )
+    assert code == 130 and "Traceback" not in shown
+    shell.good("scale", "tiny", "1")
+    late = shell("wait", "--for=gone", "--timeout=1", "tiny")
+    assert (late.returncode, late.stdout) == (124, "") and "tiny is not gone after 1 s" in late.stderr
+    assert "is never drained" in shell.bad("wait", "--for=drained", "tiny")
+    assert shell.good("wait", "--for=gone", "nobody") == "nobody is gone\n"
