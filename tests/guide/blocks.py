@@ -1,7 +1,8 @@
 """The command blocks of the guide, each with what a test does with it.
 
 The words behind a block's language say that: ``run``: in every run of the tests; ``slow``: by `make test-guide` alone;
-``skip: REASON``: never here. Readers see none of it.
+``skip: REASON``: never here. ``text shown`` below a block is what it prints, with … for anything. Readers see none of
+these words.
 """
 
 from __future__ import annotations
@@ -43,12 +44,25 @@ class Block:
         return self.marker == "slow"
 
     @property
+    def is_shown(self) -> bool:
+        """Whether it is what the block before it prints."""
+        return self.language == "text" and self.marker == "shown"
+
+    def is_printed(self, said: str) -> bool:
+        """Whether what it shows is in what was printed; … is anything, and any white space is one blank."""
+        wanted = " ".join(self.text.split())
+        pattern = ".*?".join(re.escape(part) for part in wanted.split("…"))
+        return re.search(pattern, " ".join(said.split())) is not None
+
+    @property
     def reason(self) -> str | None:
         """Why it is not run; ``None`` where it is."""
         return self.marker.removeprefix("skip:").strip() if self.marker.startswith("skip:") else None
 
     def fault(self) -> str | None:
         """What is wrong with its language or marker."""
+        if self.is_shown:
+            return None
         if self.language in SETTINGS:
             return f"{self.language} is not run, and has no marker" if self.marker else None
         if self.language not in COMMANDS:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -34,6 +35,11 @@ INSTALL = GUIDE / "install.md"
 """What is slow of it needs a checkout of its own."""
 
 BEFORE = {
+    "moving.md": "gpustack run ./tiny.gguf --name kept -d",
+    "troubleshooting.md": """curl -sS http://127.0.0.1:8080/v1/models -H 'Content-Type: application/json' -d '
+        {"name": "nowhere", "source": "local_path", "local_path": "'$PWD'/tiny.gguf",
+        "worker_selector": {"rack": "moon"}}'
+        until gpustack explain nowhere | grep -q moon; do sleep 1; done""",
     "manifests.md": "gpustack run ./tiny.gguf --name qwen -d; gpustack scale qwen 2",
     "plan.md": "gpustack export Model | sed 's/name: .*/name: planned/' > model.yaml",
     "v2.md": "export GPUSTACK_SERVER_URL=http://127.0.0.1:8080 GPUSTACK_API_KEY=$(gpustack keys create scripts)",
@@ -113,8 +119,10 @@ class Reader:
         before = BEFORE.get(blocks[0].page.name, "")
         parts = ["set -eu", "echo '@@ before' >&2", before.replace("http://127.0.0.1:8080", self.daemon.url)]
         for number, block in enumerate(blocks):
+            if block.is_shown:
+                continue
             text = re.sub(r"http://127\.0\.0\.1:8080", self.daemon.url, block.text)
-            parts.append(f"echo '@@ {block.place}' >&2")
+            parts.append(f"echo '@@ {block.place}' | tee /dev/stderr")
             if block.language == "python":
                 program = self.home / f"block-{number}.py"
                 program.write_text(text)
@@ -130,6 +138,17 @@ class Reader:
         at = re.findall(r"@@ (\S+)", ran.stderr)[-1]
         said = f"{at} ended with {ran.returncode}\n{ran.stderr[-3000:]}\n{ran.stdout[-2000:]}"
         assert ran.returncode == 0, f"{said}\n{self.daemon.log[-2000:]}"
+        _, *told = re.split(r"^@@ (\S+)\n", ran.stdout, flags=re.MULTILINE)
+        printed = dict(zip(told[::2], told[1::2], strict=True))
+        for earlier, block in pairwise(blocks):
+            if block.is_shown:
+                said = printed[earlier.place]
+                assert block.is_printed(said), f"{block.place}: printed is\n{said}"
+
+    def tidy(self) -> None:
+        """Remove the models that a page has left."""
+        for model in self.daemon.call("GET", "/v1/models?perPage=-1")[1]["items"]:
+            self.daemon.call("DELETE", f"/v1/models/{model['id']}")
 
     def env(self) -> dict[str, str]:
         clean = {
@@ -195,12 +214,13 @@ def test_a_first_model_comes_up_as_the_guide_says(reader: Reader) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in pages() if _blocks(page, lambda block: block.is_run)], ids=str
-)
-def test_the_commands_of_every_page_run(reader: Reader, page: Path) -> None:
-    if page.name != "first-model.md" and "zh" not in page.parts:
-        reader.follow(_blocks(page, lambda block: block.is_run), within=300.0)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_the_commands_of_every_page_run(cluster: Reader, page: Path) -> None:
+    read = _blocks(page, lambda block: block.is_run or block.is_slow or block.is_shown)
+    try:
+        cluster.follow(read, within=600.0)
+    finally:
+        cluster.tidy()
 
 
 @pytest.mark.slow
@@ -217,3 +237,15 @@ def test_what_the_guide_says_of_installing_works(reader: Reader, tmp_path: Path)
     home.follow(_blocks(INSTALL, lambda block: block.is_slow), within=1200.0)
     with zipfile.ZipFile(next((copy / "dist").glob("*.whl"))) as wheel:
         assert "gpustack/api/guide/index.html" in wheel.namelist()
+
+
+@pytest.mark.parametrize(
+    ("shown", "said", "holds"),
+    [
+        ("NAME  STATE\ntiny  …\n", "NAME   STATE\ntiny   running  3s\n", True),
+        ("tiny … 3s", "tiny running 4s", False),
+        ("a (b)", "x a   (b) y", True),
+    ],
+)
+def test_what_a_page_shows_is_compared_with_what_is_printed(shown: str, said: str, holds: bool) -> None:
+    assert Block(GUIDE / "a.md", 1, "text", "shown", shown).is_printed(said) is holds
