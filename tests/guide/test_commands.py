@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,7 +30,6 @@ from tests.guide.blocks import Block, blocks_of, pages
 from tests.models.tiny_lora import make_tiny_lora
 from tests.test_house import tracked
 
-EVERY = [block for page in pages() for block in blocks_of(page)]
 GUIDE = ROOT / "docs" / "guide"
 INSTALL = GUIDE / "install.md"
 """What is slow of it needs a checkout of its own."""
@@ -41,24 +41,30 @@ BEFORE = {
         "worker_selector": {"rack": "moon"}}'
         until gpustack explain nowhere | grep -q moon; do sleep 1; done""",
     "manifests.md": "gpustack run ./tiny.gguf --name qwen -d; gpustack scale qwen 2",
-    "plan.md": "gpustack export Model | sed 's/name: .*/name: planned/' > model.yaml",
+    "plan.md": """gpustack run ./tiny.gguf --name now -d
+        gpustack export Model/now | sed 's/name: now/name: planned/' > model.yaml""",
     "v2.md": "export GPUSTACK_SERVER_URL=http://127.0.0.1:8080 GPUSTACK_API_KEY=$(gpustack keys create scripts)",
     "priorities.md": "cp tiny.gguf llama.gguf",
 }
 """What a page takes for granted, of models and files."""
 
 
+@cache
+def every_block() -> tuple[Block, ...]:
+    return tuple(block for page in pages() for block in blocks_of(page))
+
+
 def test_every_command_block_says_whether_it_is_run_or_why_not() -> None:
-    faults = [f"{block.place}: {fault}" for block in EVERY if (fault := block.fault())]
+    faults = [f"{block.place}: {fault}" for block in every_block() if (fault := block.fault())]
     assert not faults, "\n".join(faults)
-    assert sum(block.is_run for block in EVERY) > 20
+    assert sum(block.is_run for block in every_block()) > 20
 
 
 def test_every_call_of_gpustack_is_one_that_the_program_understands() -> None:
     """Whether the block is run or not: commands, options and their order are read by the program itself."""
     flags = {option.flag for option in table(Options)} | {"-s", "-t", "-d", "--help"}
     faults, calls = [], 0
-    for block in EVERY:
+    for block in every_block():
         for words in block.command_lines():
             calls += 1
             name, rest = words[0], words[1:]
@@ -185,7 +191,10 @@ def cluster(reader: Reader) -> Iterator[Reader]:
     """The same with two machines more, which pages name."""
     make_tiny_lora(reader.home / "poet.gguf")
     reader.hub.add("me/pirate-lora-GGUF", {"pirate.gguf": reader.home / "poet.gguf"})
-    joins = {"GPUSTACK_TOKEN": (reader.daemon.data_dir / "token").read_text().strip()}
+    joins = {
+        "HF_ENDPOINT": reader.hub.url,
+        "GPUSTACK_TOKEN": (reader.daemon.data_dir / "token").read_text().strip(),
+    }
     server = ["--server-url", reader.daemon.url, "--worker-name"]
     with (
         daemon(reader.home / "second", *server, "worker-2", env=joins),
@@ -205,7 +214,7 @@ RUN = [
     for page in pages()
     if page != INSTALL
     and page.parent.name != "zh"
-    and _blocks(page, lambda block: block.is_run or block.is_slow)
+    and re.search(r"^ *```\w+ (?:run|slow)$", page.read_text(), re.MULTILINE)
 ]
 
 
