@@ -20,7 +20,9 @@ _HERE = Path(__file__).parent
 def spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The same tests: the longest files, then all others with those of ``e2e/`` at equal distances."""
     files = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
-    first, waiting, computing = [], [], []
+    first: list[list[pytest.Item]] = []
+    waiting: list[list[pytest.Item]] = []
+    computing: list[list[pytest.Item]] = []
     for file in files:
         name = file[0].path.relative_to(_HERE).as_posix()
         kind = first if name in LONGEST else waiting if name.startswith("e2e/") else computing
