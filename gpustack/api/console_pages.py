@@ -16,6 +16,7 @@ from gpustack.errors import NotFound, Unavailable
 
 from .context import ApiContext
 from .page import wants_page
+from .problems import problem_of_status
 from .route import ApiCall, ApiResponse, ApiRoute, tagged
 
 SHELL = "index.html"
@@ -117,7 +118,13 @@ async def _asset(call: ApiCall) -> ApiResponse:
 
 async def _page(call: ApiCall) -> ApiResponse:
     if not wants_page(call.request):
-        raise NotFound(f"There is nothing at {call.request.path}; the documentation of the API is at /docs")
+        path = (
+            call.request.path
+        )  # perhaps an OpenAI client whose base URL lacks /v1: it reads another form than ours
+        problem = problem_of_status(
+            404, f"There is nothing at {path}; the documentation of the API is at /docs"
+        )
+        return ApiResponse(status=404, document=problem.document(path, for_anybody=True))
     return shell(call)
 
 

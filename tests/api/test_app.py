@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -59,7 +60,15 @@ async def test_who_is_not_let_in_sends_no_body_for_nothing(world: World) -> None
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/v1/nothing", "/v1/models/1/2/3", "//v1/models", "/v1/models/1.5", "/v1/chat/completion"],
+    [
+        "/nothing",
+        "/v1/nothing",
+        "/v1/models/1/2/3",
+        "/v1//models",
+        "/models",
+        "/v1/models/1.5",
+        "/v1/chat/completion",
+    ],
 )
 async def test_an_unknown_path_is_not_found(world: World, path: str) -> None:
     answer = await world.ask("GET", path, world.admin)
@@ -136,8 +145,9 @@ async def test_a_server_that_is_not_ready_says_what_is_missing(world: World) -> 
 
 
 @pytest.mark.parametrize("source", [UserSource.OIDC, UserSource.SAML])
-async def test_a_browser_is_shown_how_to_sign_in(world: World, source: UserSource) -> None:
-    """Programs find nothing at ``/``, as before there was a page."""
+async def test_a_browser_is_shown_how_to_sign_in(world: World, source: UserSource, tmp_path: Path) -> None:
+    """Where the console was not built. Programs find nothing at ``/``, as before there was a page."""
+    world = world.rebuilt(console=tmp_path)
     by_party = world.rebuilt(sign_on=SignOn(provider=Elsewhere(source)))
     told = {"is_oidc": source is UserSource.OIDC, "is_saml": source is UserSource.SAML}
     assert (await by_party.ask("GET", "/auth-config")).json() == told

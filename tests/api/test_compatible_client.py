@@ -128,8 +128,13 @@ def page(client: httpx.Client, path: str, **params: Any) -> list[dict[str, Any]]
 def test_a_deployment_lives_its_whole_life(server: Daemon, client: httpx.Client, tiny_model: Path) -> None:
     server.until(lambda: [w for w in page(client, "/v1/workers") if w["state"] == "ready"], "a ready worker")
     spec = model_body(tiny_model)
-    weighed = client.post("/v1/model-evaluations", json={"model_specs": [spec]}).json()["results"][0]
-    assert weighed["compatible"] is True and weighed["resource_claim"]["ram"] > 0
+
+    def weighed() -> dict[str, Any] | None:
+        """Not while its worker is still finding out which engines it has."""
+        found = client.post("/v1/model-evaluations", json={"model_specs": [spec]}).json()["results"][0]
+        return found if found["compatible"] else None
+
+    assert server.until(weighed, "a verdict that it fits")["resource_claim"]["ram"] > 0
 
     with Watched(client, "/v1/models") as models, Watched(client, "/v1/model-instances") as instances:
         created = client.post("/v1/models", json=spec)
