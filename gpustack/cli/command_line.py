@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
 
 from gpustack.cli.failure import UsageError
+from gpustack.cli.phrase import read_instant
 
 T = TypeVar("T")
 
@@ -72,6 +74,23 @@ class CommandLine:
 def given_only(fields: Mapping[str, T | None]) -> dict[str, T]:
     """The fields that the command line sets, without those that are ``None``."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def instant_of(command_line: CommandLine, option: str, now: datetime) -> str | None:
+    """An instant as the API takes it, given as such or as a time ago (``12h``); raises UsageError."""
+    text = command_line.text(option)
+    if text is None:
+        return None
+    if found := _AGO.fullmatch(text):
+        return (now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])).isoformat()
+    instant = read_instant(text)
+    if instant is None:
+        raise command_line.error(f"{option} must be an instant or a span such as 12h, not {text!r}")
+    return (instant if instant.tzinfo else instant.astimezone()).isoformat()
 
 
 def read(docstring: str | None, name: str, argv: Sequence[str]) -> CommandLine:

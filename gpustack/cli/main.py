@@ -22,7 +22,7 @@ Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
 WITHOUT_SERVER = (
     *("start", "config", "doctor", "hardware", "download-tools", "backup", "restore", "db", "import"),
-    *("context", "version", "completion"),
+    *("estimate", "context", "version", "completion"),
 )
 """Commands that talk to no server, or to none that could be chosen."""
 _CONTEXT = "--context"

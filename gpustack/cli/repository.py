@@ -18,7 +18,7 @@ from gpustack.cli.source import ModelReference
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.remote.admin_client import AdminClient
-from gpustack.remote.http import RemoteError
+from gpustack.remote.http import HttpResponse, RemoteError
 
 DEFAULT_TAG = "Q4_K_M"
 """The quantisation taken where none is named and the files are not known: small, with little loss of quality."""
@@ -70,8 +70,16 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
     """
     if asked.repo is None:
         return asked.fields, ""
-    files = await _files(client, asked)
-    field = FILE_FIELD[asked.fields["source"]]
+    try:
+        reply = await client.through(f"/proxy?url={quote(listing_url(asked), safe='')}")
+    except RemoteError:
+        return meant(asked, None)
+    return meant(asked, sizes_of(asked, reply))
+
+
+def meant(asked: ModelReference, files: Mapping[str, int | None] | None) -> tuple[Mapping[str, str], str]:
+    """The same by the sizes of the repository's files; ``None`` where the hub does not list them."""
+    field, repo = FILE_FIELD[asked.fields["source"]], asked.repo or ""
     if files is None:
         return _unseen(asked)
     found = variants(files)
@@ -80,10 +88,10 @@ async def source_fields(client: AdminClient, asked: ModelReference) -> tuple[Map
             raise NotFound(f"{asked.repo} has no GGUF file, and no file {asked.file}")
         return {**asked.fields, **({field: asked.file} if asked.file else {})}, ""
     if asked.file:
-        taken, told = find_variant(found, asked.file, asked.repo), ""
+        taken, told = find_variant(found, asked.file, repo), ""
     else:
-        taken = choose_variant(found, asked.repo)
-        told = remark(taken, found, asked.repo)
+        taken = choose_variant(found, repo)
+        told = remark(taken, found, repo)
     return {**asked.fields, field: pattern_of(taken, files)}, told
 
 
@@ -98,34 +106,29 @@ def _unseen(asked: ModelReference) -> tuple[Mapping[str, str], str]:
     return {**asked.fields, field: pattern_for(DEFAULT_TAG)}, told
 
 
-async def _files(client: AdminClient, asked: ModelReference) -> Mapping[str, int | None] | None:
-    """The sizes of all files by name; ``None`` when the hub does not answer."""
+def listing_url(asked: ModelReference, *, hub: str = _HUB, model_scope: str = _MODEL_SCOPE) -> str:
+    """Where the files of a repository are listed, at the public hubs or at others of the same API."""
     repo, revision = asked.repo or "", asked.fields.get("revision")
-    of_model_scope = asked.fields["source"] == "model_scope"
-    address = _model_scope_address(repo, revision) if of_model_scope else _hub_address(repo, revision)
-    try:
-        reply = await client.through(f"/proxy?url={quote(address, safe='')}")
-    except RemoteError:
-        return None
+    if asked.fields["source"] == "model_scope":
+        query = urlencode({"Revision": revision or "master", "Recursive": "True"})
+        return f"{model_scope}/api/v1/models/{quote(repo)}/repo/files?{query}"
+    place = f"/revision/{quote(revision, safe='')}" if revision else ""
+    return f"{hub}/api/models/{quote(repo)}{place}?blobs=true"
+
+
+def sizes_of(asked: ModelReference, reply: HttpResponse) -> Mapping[str, int | None] | None:
+    """The sizes of all files by name, out of a hub's answer; ``None`` where it is no list. Raises NotFound."""
+    revision = asked.fields.get("revision")
     if reply.headers.get("x-error-code") in _NOT_THERE:
-        where = f"{repo} at {revision}" if revision else repo
+        where = f"{asked.repo} at {revision}" if revision else asked.repo
         raise NotFound(
             f"There is no repository {where} on the hub, or it is private and the server's --huggingface-token may "
             "not read it"
         )
     if reply.status != 200:
         return None
+    of_model_scope = asked.fields["source"] == "model_scope"
     return _model_scope_sizes(reply.body) if of_model_scope else _sizes(reply.body)
-
-
-def _hub_address(repo: str, revision: str | None) -> str:
-    place = f"/revision/{quote(revision, safe='')}" if revision else ""
-    return f"{_HUB}/api/models/{quote(repo)}{place}?blobs=true"
-
-
-def _model_scope_address(repo: str, revision: str | None) -> str:
-    query = urlencode({"Revision": revision or "master", "Recursive": "True"})
-    return f"{_MODEL_SCOPE}/api/v1/models/{quote(repo)}/repo/files?{query}"
 
 
 def _sizes(body: bytes) -> Mapping[str, int | None] | None:

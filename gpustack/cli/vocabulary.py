@@ -35,9 +35,11 @@ _NAMES_OF: Mapping[str, tuple[str, ...]] = {
     "limits model": ("ls",),
     "files": ("files",),
     "wait": ("ls", "ps", "workers"),
+    "events": ("ls", "ps", "workers"),
     "context": ("context",),
 }
-"""The same for the arguments NAME and ID of a command, or of one of its verbs."""
+"""The same for the arguments NAME, ID and OBJECT of a command, or of one of its verbs."""
+_ARGUMENTS = frozenset({"NAME", "ID", "OBJECT"})
 _MAKES = ("create", "add")
 """The verbs whose NAME is new, so that nothing can be offered."""
 _FILES = frozenset({"FILE", "DIR", "PATH"})
@@ -113,7 +115,7 @@ def _of(name: str) -> CommandVocabulary:
         summary=summary(name),
         options=(*options_of(text), *([] if name in WITHOUT_SERVER else [_CONTEXT])),
         steps=tuple(_steps(name, lines)),
-        takes_files="[FILE]" in usage or " FILE" in usage or name == "run",
+        takes_files="[FILE]" in usage or " FILE" in usage or name in ("run", "estimate"),
     )
 
 
@@ -140,7 +142,7 @@ def _listed(name: str, after: str, arguments: Sequence[str]) -> tuple[str, ...]:
     if after in _MAKES:
         return ()
     lists = [_NAMES[one] for one in arguments if one in _NAMES]
-    if "NAME" in arguments or "ID" in arguments:
+    if not _ARGUMENTS.isdisjoint(arguments):
         lists += _NAMES_OF.get(f"{name} {after}", _NAMES_OF.get(name, ()))
     return tuple(lists)
 

@@ -14,8 +14,8 @@ HEAD = """\
 
 `gpustack start` runs the daemon; its options are in [options.md](options.md), and `gpustack config` takes the same
 ones. `backup`, `restore` and `db` work on the database of this machine's installation, `download-tools` on its
-programs, `doctor` looks at the machine; `version` and `completion` need nothing. Every other command is a client: it
-talks to the server that it finds like this.
+programs, `doctor` looks at the machine, `estimate` at a model; `version` and `completion` need nothing. Every
+other command is a client: it talks to the server that it finds like this.
 
 1. `--context NAME`, a server that `gpustack context add` has named.
 2. Otherwise `GPUSTACK_SERVER_URL`, if it is set, else the context of `GPUSTACK_CONTEXT`, else the one of

@@ -445,3 +445,18 @@ def test_logs_of_all_instances_of_a_model_and_a_wait_for_them(shell: Shell, tiny
     assert (late.returncode, late.stdout) == (124, "") and "tiny is not gone after 1 s" in late.stderr
     assert "is never drained" in shell.bad("wait", "--for=drained", "tiny")
     assert shell.good("wait", "--for=gone", "nobody") == "nobody is gone\n"
+
+
+def test_events_tell_what_happened_to_what_is_there_and_to_what_is_gone(
+    shell: Shell, tiny: str, tiny_model: Path
+) -> None:
+    told = shell.good("events", "tiny")
+    assert "  tiny  " in told and "Runs" in told
+    assert json.loads(shell.good("events", "-n", "1", "-o", "json", "tiny"))[0]["model_id"]
+    code, shown = at_terminal(shell, ["events", "-f", "tiny"], [("Runs", b"\x03")])
+    assert code == 130 and "Traceback" not in shown
+    shell.good("run", "-d", "--name=brief", str(tiny_model), "-p", "ctx-size=512")
+    shell.good("rm", "brief")
+    assert "Deleted by" in shell.good("events", "brief", "--since", "1h")
+    assert "no event of it is kept" in shell.bad("events", "nobody")
+    assert shell("events", "--since", "soon").returncode == 2

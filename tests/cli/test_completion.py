@@ -70,6 +70,8 @@ CASES = [
     ("ls -o j", {"json"}),
     ("run --access=p", {"public"}),
     ("run mod", {"model.gguf"}),
+    ("events no", {"node-a"}),
+    ("files co", {"copy"}),
     ("keys create --model=ti", {"tiny"}),
     ("nosuch ", set()),
 ]

@@ -16,15 +16,14 @@ Options:
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
 from gpustack.cli.columns import Column
-from gpustack.cli.command_line import CommandLine, given_only, read
+from gpustack.cli.command_line import CommandLine, given_only, instant_of, read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, open_session
 
@@ -43,8 +42,6 @@ _HEADS = (
     "OUTCOME",
 )
 _STYLES = {"refused": "yellow", "failed": "red"}
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -64,19 +61,8 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 def _filters(command_line: CommandLine, now: datetime) -> dict[str, str]:
     given = {name: command_line.text(f"--{name}") for name in ("actor", "action", "outcome")}
-    for option, name in (("--since", "from"), ("--until", "to")):
-        text = command_line.text(option)
-        given[name] = None if text is None else _instant(option, text, now, command_line)
-    return given_only(given)
-
-
-def _instant(option: str, text: str, now: datetime, command_line: CommandLine) -> str:
-    if found := _AGO.fullmatch(text):
-        return (now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])).isoformat()
-    instant = phrase.read_instant(text)
-    if instant is None:
-        raise command_line.error(f"{option} must be an instant or a span such as 12h, not {text!r}")
-    return (instant if instant.tzinfo else instant.astimezone()).isoformat()
+    times = {"from": instant_of(command_line, "--since", now), "to": instant_of(command_line, "--until", now)}
+    return given_only({**given, **times})
 
 
 async def _newest(client: AdminClient, filters: Mapping[str, str], most: int) -> list[Doc]:
