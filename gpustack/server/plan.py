@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import attrs
 import orjson
 import trio
 
-from gpustack.domain.artifact import FileState, ModelFile, SourceKind
+from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
 from gpustack.domain.document import converter
+from gpustack.domain.facts import ModelFacts
 from gpustack.domain.instance import ModelInstance, Placement, claims_of
 from gpustack.domain.model import SPEC_FIELDS, Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, NotFound
 from gpustack.nursery.limiter import threads
+from gpustack.policy.explain import explain
+from gpustack.policy.explain_memory import told
 from gpustack.policy.location import where
 from gpustack.policy.placement import USUAL_GANGS, GangSettings
+from gpustack.policy.remedy import Remedy
 from gpustack.policy.what_if import supposed_worker, with_drained, with_workers, without_workers
 from gpustack.policy.worker_class import classes_of
 from gpustack.server.decisions import has_files
@@ -31,16 +36,19 @@ READ_WITHIN = 15.0
 MOST_ADDED = 100
 _READINGS = 3
 """How often headers are read for one plan: what they say may bring up further models."""
+_MOST_REMEDIED = 8
+"""Models of which it is sought what would give their replicas a place: each takes many trials."""
 _PLANNING = threads("plans", 1)
 
 
 @attrs.frozen(kw_only=True)
 class PlanQuestion:
-    """What is asked. Workers by name; ``add`` as ``policy.what_if`` reads them."""
+    """What is asked. Workers by name; ``add`` as ``policy.what_if`` reads them; ``remedies``: what would help, too."""
 
     add: tuple[str, ...] = ()
     lose: tuple[str, ...] = ()
     drain: tuple[str, ...] = ()
+    remedies: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +74,8 @@ class PlannedPlacement:
     vram: int
     note: str = ""
     came_from: str | None = None
+    memory: tuple[str, ...] = ()
+    """How the memory comes about, a sentence a term."""
     fetches: tuple[PlannedFetch, ...] = ()
 
 
@@ -81,13 +91,15 @@ class PlannedEnd:
 
 @attrs.frozen(kw_only=True)
 class PlannedWait:
-    """An instance that would have no place, and why. ``stopped``: it has one now, ``place``."""
+    """An instance that would have no place, and why. ``stopped``: it has one now, ``place``. ``changes``, sought where
+    asked, and for the first instance of a model: the smallest of each kind that would give it one."""
 
     model: str
     instance: str | None = None
     stopped: bool = False
     place: str | None = None
     why: str
+    changes: tuple[Remedy, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +157,12 @@ async def make_plan(
     ]
     if not found.is_settled:
         remarks.append("It does not come to rest within as many turns as are looked at")
-    return await _PLANNING.run(_told, found, known, remarks, abandon=True)
+    plan = await _PLANNING.run(_told, found, known, remarks, abandon=True)
+    if not question.remedies or not plan.waits:
+        return plan
+    return attrs.evolve(
+        plan, waits=await _PLANNING.run(_with_remedies, plan.waits, found, known, gangs, abandon=True)
+    )
 
 
 def _simulated(
@@ -203,7 +220,7 @@ def _told(found: Simulation, known: Mapping[str, FactsResult | None], remarks: S
     ends = tuple(_end(there[key], why, before) for key, why in found.ended.items() if key in there)
     waits = tuple(_wait(after.instances[key], why, before) for key, why in sorted(found.waits.items()))
     decisions = [
-        [attrs.asdict(attrs.evolve(one, fetches=())) for one in placements],
+        [attrs.asdict(attrs.evolve(one, memory=(), fetches=())) for one in placements],
         [attrs.asdict(one) for one in ends],
         [attrs.asdict(one) for one in waits],
     ]
@@ -237,6 +254,7 @@ def _placement(
         vram=sum(sum(claim.vram.values()) for claim in claims),
         note=place.note,
         came_from=_place_of(former, found.before),
+        memory=told(place.memory, None),
         fetches=tuple(_fetches(model, place, after, result)),
     )
 
@@ -298,6 +316,35 @@ def _wait(instance: ModelInstance, why: str, before: Snapshot) -> PlannedWait:
         place=place,
         why=why,
     )
+
+
+def _with_remedies(
+    waits: Sequence[PlannedWait],
+    found: Simulation,
+    known: Mapping[str, FactsResult | None],
+    gangs: GangSettings,
+) -> tuple[PlannedWait, ...]:
+    """The waits, that of the first instance of each model with what would help, once everything else is as planned."""
+    made = list(waits)
+    seen: set[int] = set()
+    for place, key in enumerate(sorted(found.waits)):
+        instance = found.after.instances[key]
+        if instance.model_id in seen or len(seen) == _MOST_REMEDIED:
+            continue
+        seen.add(instance.model_id)
+        model = found.after.models[instance.model_id]
+        result = known.get(model.source.index)
+        facts, fault = (None, None) if result is None else (result.facts, result.fault)
+        said = explain(
+            model, instance, found.after, facts, fault=fault, gangs=gangs, facts_of=partial(_facts_in, known)
+        )
+        made[place] = attrs.evolve(made[place], changes=said.changes)
+    return tuple(made)
+
+
+def _facts_in(known: Mapping[str, FactsResult | None], source: ModelSource) -> ModelFacts | None:
+    result = known.get(source.index)
+    return None if result is None else result.facts
 
 
 def _outlooks(before: Snapshot, after: Snapshot) -> Iterable[ModelOutlook]:

@@ -104,6 +104,27 @@ async def test_a_deployment_is_placed_without_being_made(planning: World) -> Non
     ]
 
 
+async def test_who_asks_is_told_what_would_help_what_waits(planning: World) -> None:
+    one = await node(planning, "a", CARD, cordoned=True)
+    whole = {**SMALL_ONE, "replicas": 2}
+    assert all(wait["changes"] == [] for wait in (await planned(planning, whole))["waits"])
+    plan = await planned(planning, whole, remedies=True)
+    first, second = plan["waits"]
+    assert second["changes"] == [], "what helps the first is told once"
+    uncordon = next(change for change in first["changes"] if change["kind"] == "uncordon")
+    assert uncordon["by_api"]
+    assert [(c["of"], c["id"], c["field"], c["value"]) for c in uncordon["changes"]] == [
+        ("worker", one.id, "cordoned", False)
+    ]
+    assert plan["decisions"] == (await planned(planning, whole))["decisions"]
+
+
+async def test_a_place_says_how_its_memory_comes_about(planning: World) -> None:
+    await node(planning, "a", CARD)
+    (placed,) = (await planned(planning, SMALL_ONE))["placements"]
+    assert any(sentence.startswith("Video memory for the weights: ") for sentence in placed["memory"])
+
+
 async def test_a_worker_more_is_one_of_its_kind(planning: World) -> None:
     await node(planning, "a", CARD)
     without = await planned(planning, LARGE_ONE)

@@ -24,7 +24,7 @@ from gpustack.store.transaction import Tx
 
 from ..manifest import ManifestChange, ManifestFaults, ManifestSet, read_manifests
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import Array, AttrsObject, Dictionary, Document, JsonShape, Text
+from ..shape import Array, AttrsObject, Boolean, Dictionary, Document, JsonShape, Text
 from ..view import Doc, plain
 from .manifests import CHANGES, MANIFESTS, MOST_TOLD, DryRun, of_faults, try_manifests, write_manifests
 
@@ -48,6 +48,7 @@ async def _planned(call: ApiCall, manifests: ManifestSet) -> tuple[DryRun, Clust
         add=call.document.get("add_workers", ()),
         lose=call.document.get("lose_workers", ()),
         drain=call.document.get("drain_workers", ()),
+        remedies=call.document.get("remedies", False),
     )
     return dry, await make_plan(dry.before, dry.after, question, services.facts, services.gangs)
 
@@ -137,9 +138,11 @@ ROUTES = tagged(
                     **_QUESTION,
                     "lose_workers": _NAMES,
                     "add_workers": Array(Text(longest=200), MOST_ADDED),
+                    "remedies": Boolean(),
                 },
                 strict=True,
-                note="documents are manifests; workers are named, and added as COUNTxKIND or COUNTxSIZE.",
+                note="documents are manifests; workers are named, and added as COUNTxKIND or COUNTxSIZE. remedies: say "
+                "of what waits which changes would help, which takes longer.",
             ),
             answer=_PLAN,
         ),
