@@ -12,6 +12,9 @@
 /** @type {Page[]} */
 export const PAGES = [
   { path: '/', nav: 'home', who: 'anyone', load: () => import('./pages/home.js') },
+  { path: '/models', nav: 'models', who: 'admin', load: () => import('./pages/models.js') },
+  { path: '/models/new', who: 'admin', load: () => import('./pages/models-new.js') },
+  { path: '/models/:id', who: 'admin', load: () => import('./pages/model.js') },
   { path: '/cluster', nav: 'cluster', who: 'admin', load: () => import('./pages/cluster.js') },
   { path: '/first-steps', who: 'admin', load: () => import('./pages/first-steps.js') },
   { path: '/sign-in', who: 'anyone', load: () => import('./pages/home.js') },

@@ -1,0 +1,16 @@
+export default {
+  alike: 'The same is true of all {n} replicas that wait.',
+  blank: 'Choose a model: where its replicas would go is shown here before anything is deployed.',
+  ends: 'This ends:',
+  fetches: '{worker} fetches {size}{time}',
+  from: 'now at {place}',
+  looking: 'looking…',
+  memory: 'How the memory comes about',
+  moves: 'These move: {names}',
+  'none-wanted': 'No replica is wanted, so nothing is placed.',
+  places: ({ n, of }) => (n === of ? (n === 1 ? 'There is a place for it.' : `There is a place for all ${n} replicas.`) : n ? `There is a place for ${n} of ${of} replicas.` : 'There is no place for it now.'),
+  reading: 'Reading what the model is…',
+  stops: 'These would have no place any more:',
+  title: 'What would come of it',
+  wrong: ({ n }) => (n === 1 ? 'One thing is not right.' : `${n} things are not right.`),
+};

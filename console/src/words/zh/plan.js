@@ -1,0 +1,16 @@
+export default {
+  alike: '等待的 {n} 个副本原因相同。',
+  blank: '请选择模型：部署前会在此显示各副本的位置。',
+  ends: '这会结束：',
+  fetches: '{worker} 下载 {size}{time}',
+  from: '当前在 {place}',
+  looking: '检查中…',
+  memory: '内存如何得出',
+  moves: '以下会迁移：{names}',
+  'none-wanted': '副本数为 0，不会安排位置。',
+  places: ({ n, of }) => (n === of ? `${n} 个副本都有位置。` : n ? `${of} 个副本中 ${n} 个有位置。` : '目前没有位置。'),
+  reading: '正在读取模型信息…',
+  stops: '以下将失去位置：',
+  title: '预期结果',
+  wrong: '有 {n} 处需要修改。',
+};
