@@ -109,7 +109,7 @@ export function Replicas({ model }) {
   const { name, replicas, ready_replicas: ready = 0 } = model;
   return html`<div class="replicas">
     <${Button} kind="quiet" label=${t('models.fewer', { name })} disabled=${replicas <= 0} onClick=${() => scale(model, replicas - 1)}><span aria-hidden="true">−</span><//>
-    <span class="num" aria-label=${t('models.of-replicas', { ready, replicas })}>${ready}/${replicas}</span>
+    <span class="num" aria-hidden="true">${ready}/${replicas}</span><span class="unseen">${t('models.of-replicas', { ready, replicas })}</span>
     <${Button} kind="quiet" label=${t('models.further', { name })} disabled=${replicas >= MOST_REPLICAS} onClick=${() => scale(model, replicas + 1)}><span aria-hidden="true">+</span><//>
   </div>`;
 }

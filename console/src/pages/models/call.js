@@ -88,7 +88,7 @@ export function CallIt({ name, categories = [] }) {
   const [, text] = found[Math.min(shown, found.length - 1)];
   return html`<div class="call-it">
     ${key
-      ? html`<${Sentence} tone="good" detail=${t('call.once')}><label>${t('call.key')}</label><${Code} text=${key} label=${t('call.key')} /><//>`
+      ? html`<${Sentence} tone="good" detail=${t('call.once')}><b>${t('call.key')}</b><${Code} text=${key} label=${t('call.key')} /><//>`
       : html`<${Sentence} actions=${html`<${Button} kind="primary" onClick=${make}>${t('call.make')}<//>`} detail=${html`<a href="/access">${t('call.others')}</a>`}>${t('call.needs-key')}<//>`}
     <div class="segments" role="group" aria-label=${t('call.language')}>
       ${found.map(([title], at) => html`<button type="button" aria-pressed=${at === Math.min(shown, found.length - 1) ? 'true' : 'false'} onClick=${() => setShown(at)}>${title}</button>`)}

@@ -19,7 +19,7 @@ const ENGINES = ['llama-box', 'vllm', 'sglang', 'transformers', 'tei', 'vox-box'
 /** Name, number of replicas. @param {FormProps & {suggested?: string}} props */
 export const Basics = ({ spec, set, faultOf, suggested = '' }) =>
   html`<div class="pair">
-    <${Field} label=${t('deploy.name')} name="name" hint=${t('deploy.name-hint')} fault=${faultOf('name')} value=${spec.name ?? suggested} maxlength="200" onInput=${(/** @type {any} */ e) => set({ name: typed(e) })} />
+    <${Field} label=${t('deploy.name')} name="name" hint=${t('deploy.name-hint')} fault=${faultOf('name')} value=${spec.name ?? suggested} placeholder=${suggested} maxlength="200" onInput=${(/** @type {any} */ e) => set({ name: typed(e) })} />
     <${Count} label=${t('deploy.replicas')} name="replicas" min="0" max="1000" fault=${faultOf('replicas')} value=${spec.replicas ?? 1} onValue=${(/** @type {any} */ replicas) => set({ replicas })} />
   </div>`;
 

@@ -65,7 +65,7 @@ function Why({ instance, count }) {
   const { value, again } = useFetched(`/v1/model-instances/${instance.id}/explain`, undefined, [instance.state, instance.state_message]);
   const said = value?.sentence || instance.state_message;
   const fits = value?.fits === true;
-  return html`<div class="why" aria-live="polite">
+  return html`<div class="why">
     <${Sentence} tone="warn" detail=${value?.final ? t('why.final') : value?.waits_for?.sentence ?? (count > 1 ? t('why.others', { n: count - 1 }) : null)} actions=${html`<${Button} onClick=${again}>${t('why.again')}<//>`}>
       ${fits ? t('why.now') : said}
     <//>

@@ -10,6 +10,8 @@ import { t } from '../../words.js';
 import { Remedies } from './remedies.js';
 
 const SETTLED = 350;
+/** The id of no model: where no change is of this one. */
+const NOBODY = -1;
 
 /** @typedef {{document: number, field: string, sentence: string}} FieldFault */
 /** @typedef {{plan: any, faults: FieldFault[], fault: string, busy: boolean, again: () => void}} Outlook */
@@ -85,7 +87,7 @@ export function PlanPanel({ outlook, name, wanted, onModel, blank, hasField = ()
   const loose = faults.filter((one) => !one.field || !hasField(one.field.split(/[.[]/)[0]));
   return html`<section class="plan-panel" aria-busy=${busy ? 'true' : 'false'} aria-labelledby="plan-title">
     <h2 id="plan-title">${t('plan.title')}${busy ? html` <small class="muted">${t('plan.looking')}</small>` : null}</h2>
-    <div role="status">
+    <div>
       ${fault ? html`<${Sentence} tone="bad">${fault}<//>` : null}
       ${faults.length ? html`<${Sentence} tone="bad">${t('plan.wrong', { n: faults.length })}${loose.length ? html`<ul class="loose">${loose.map((one) => html`<li>${one.field ? `${one.field}: ` : ''}${one.sentence}</li>`)}</ul>` : null}<//>` : null}
       ${!plan && !fault && !faults.length ? html`<p class="muted">${busy ? t('plan.reading') : blank}</p>` : null}
@@ -104,8 +106,8 @@ function Found({ plan, name, wanted, onModel, again }) {
   const changes = waits.find((/** @type {any} */ one) => one.changes?.length)?.changes ?? [];
   const held = wanted - waits.length;
   const memory = placements.find((/** @type {any} */ one) => one.memory?.length)?.memory ?? [];
-  const modelId = changes.flatMap((/** @type {any} */ one) => one.changes ?? []).find((/** @type {any} */ one) => one.of === 'model' && one.name === name)?.id;
-  return html`<p class="outlook"><${Badge} state=${waits.length ? (held > 0 ? 'partly_ready' : 'waiting') : wanted ? 'ready' : 'stopped'} /> ${wanted ? t('plan.places', { n: Math.max(0, held), of: wanted }) : t('plan.none-wanted')}</p>
+  const modelId = changes.flatMap((/** @type {any} */ one) => one.changes ?? []).find((/** @type {any} */ one) => one.of === 'model' && one.name === name)?.id ?? NOBODY;
+  return html`<p class="outlook" role="status"><${Badge} state=${waits.length ? (held > 0 ? 'partly_ready' : 'waiting') : wanted ? 'ready' : 'stopped'} /> ${wanted ? t('plan.places', { n: Math.max(0, held), of: wanted }) : t('plan.none-wanted')}</p>
     ${placements.length
       ? html`<ul class="places">
           ${alike(placements).map(

@@ -59,7 +59,7 @@ export function Remedies({ changes, onModel, modelId, after }) {
   };
   if (!changes.length) return null;
   return html`<div class="remedies">
-    <h3>${t('why.helps')}</h3>
+    <p><b>${t('why.helps')}</b></p>
     <ul>
       ${changes.map(
         (remedy) =>
