@@ -36,6 +36,7 @@ from gpustack.server.update_check import UpdateCheck
 from gpustack.store.server_registry import RegisteredServer
 from gpustack.store.store import Store
 
+from .attention_board import AttentionBoard
 from .brief import BriefDocuments
 from .change_feed import ChangeFeed
 from .event_feed import EventFeed
@@ -254,6 +255,9 @@ class ApiContext:
         )
     )
     documents: ChangeDocumentCache = attrs.field(factory=ChangeDocumentCache)
+    attention: AttentionBoard = attrs.field(
+        default=attrs.Factory(lambda self: self._board(), takes_self=True), init=False
+    )
     events: EventFeed = attrs.field(
         default=attrs.Factory(lambda self: EventFeed(self.store), takes_self=True)
     )
@@ -263,6 +267,18 @@ class ApiContext:
             takes_self=True,
         )
     )
+
+    def _board(self) -> AttentionBoard:
+        return AttentionBoard(
+            self.store,
+            self.models.facts,
+            self.models.gangs,
+            self.models.silence_allowed,
+            self.models.survival,
+            self.server.updates,
+            self.server.version.version,
+            self.clock,
+        )
 
     def rendering(self) -> RenderContext:
         """The present snapshot, for views."""

@@ -1,0 +1,81 @@
+"""Budgets of tokens that are used up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from gpustack.domain.access import Limits
+from gpustack.domain.usage import BudgetDraw
+from gpustack.policy.attention import (
+    AttentionLook,
+    Trouble,
+    TroubleAction,
+    TroubleObject,
+    TroubleSeverity,
+    counted,
+)
+from gpustack.policy.usage_limit import LimitKind, period_name
+
+KIND = "budget"
+_WORDS = {LimitKind.DAY: "day", LimitKind.MONTH: "month"}
+_NOUNS = {
+    "key": ("API key", "api-key", "/v1/api-keys"),
+    "user": ("account", "user", "/v1/users"),
+    "model": ("model", "model", "/v1/models"),
+}
+"""In sentences, as the object, and the path."""
+
+
+def find(look: AttentionLook) -> Iterator[Trouble]:
+    """One for each budget of which all is drawn."""
+    periods = {period_name(kind, look.now): kind for kind in _WORDS}
+    for draw in look.snapshot.all(BudgetDraw).values():
+        kind = periods.get(draw.period)
+        word, _, key = draw.subject.partition(":")
+        record = None if kind is None else _record(look, word, key)
+        limits = None if record is None else record.limits
+        if kind is None or record is None or limits is None:
+            continue
+        limit = getattr(limits, kind.value)
+        if limit is not None and draw.drawn >= limit:
+            yield _trouble(draw, kind, record, limits, word)
+
+
+def more(count: int) -> str:
+    return f"{counted(count, 'more budget')} of tokens are used up"
+
+
+def _record(look: AttentionLook, word: str, key: str) -> Any:
+    tables: Mapping[str, Mapping[int, Any]] = {
+        "key": look.snapshot.api_keys,
+        "user": look.snapshot.users,
+        "model": look.snapshot.models,
+    }
+    return tables.get(word, {}).get(int(key)) if key.isdigit() else None
+
+
+def _trouble(draw: BudgetDraw, kind: LimitKind, record: Any, limits: Limits, word: str) -> Trouble:
+    noun, object_kind, path = _NOUNS[word]
+    name = record.username if word == "user" else record.name
+    limit = getattr(limits, kind.value)
+    raised = {**attrs.asdict(limits), kind.value: limit * 2}
+    return Trouble(
+        id=f"{KIND}:{draw.subject}:{_WORDS[kind]}",
+        kind=KIND,
+        severity=TroubleSeverity.WARNING,
+        text=f"The {limit} tokens of {noun} {name} for this {_WORDS[kind]} are used up",
+        since=draw.updated_at,
+        object=TroubleObject(kind=object_kind, id=record.id, name=name),
+        actions=(
+            TroubleAction(
+                label=f"Allow {limit * 2} a {_WORDS[kind]}",
+                method="PUT",
+                path=f"{path}/{record.id}",
+                body={"limits": raised},
+                confirm=f"Double the tokens of {noun} {name} for each {_WORDS[kind]}?",
+            ),
+        ),
+    )

@@ -1,0 +1,66 @@
+"""Replicas that failed: those that are started again and again, and those that nobody starts any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpustack.domain.instance import ModelInstance
+from gpustack.domain.lifecycle import InstanceState
+from gpustack.domain.model import Model
+from gpustack.policy.attention import (
+    AttentionLook,
+    Trouble,
+    TroubleAction,
+    change_model,
+    counted,
+    cut,
+    earliest,
+    of_model,
+)
+
+KIND = "failing"
+_MOST_ACTIONS = 3
+
+
+def find(look: AttentionLook) -> Iterator[Trouble]:
+    """One for each model."""
+    for model, failed in look.by_model(_has_failed):
+        verb = "fails" if len(failed) == 1 else "fail"
+        first = min(failed, key=lambda one: one.id)
+        restarts = max(one.restart_count for one in failed)
+        again = f" (started {restarts} times)" if restarts else ""
+        text = f"{counted(len(failed), 'replica')} of {model.name} {verb}{again}: {first.state_message}"
+        yield Trouble(
+            id=f"{KIND}:model:{model.id}",
+            kind=KIND,
+            severity=look.severity_of(model),
+            text=cut(text),
+            since=earliest(one.state_since for one in failed),
+            object=of_model(model),
+            count=len(failed),
+            actions=tuple(_actions(model, failed)),
+        )
+
+
+def more(count: int) -> str:
+    return f"Replicas of {counted(count, 'more model')} fail"
+
+
+def _has_failed(instance: ModelInstance) -> bool:
+    return instance.state is InstanceState.ERROR
+
+
+def _actions(model: Model, failed: list[ModelInstance]) -> Iterator[TroubleAction]:
+    for instance in sorted(failed, key=lambda one: one.id)[:_MOST_ACTIONS]:
+        yield TroubleAction(
+            label=f"Replace {instance.name}", method="DELETE", path=f"/v1/model-instances/{instance.id}"
+        )
+    if model.generation > 1:
+        yield TroubleAction(
+            label="Bring back what it was before its last change",
+            method="POST",
+            path=f"/v1/models/{model.id}/rollback",
+            body={},
+            confirm=f"Take the last change of {model.name} back?",
+        )
+    yield change_model("Stop it", model, {"replicas": 0}, f"Set the replicas of {model.name} to 0?")
