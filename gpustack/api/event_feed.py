@@ -90,7 +90,7 @@ class EventFeed:
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)
-class EventStream:
+class ClusterEventStream:
     """The events that a filter selects: ``first``, then every later one. Its memory does not grow: events wait in the
     database, and a reader that is slower than they are removed there misses some."""
 
@@ -109,7 +109,7 @@ class EventStream:
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
 
-    async def __aenter__(self) -> EventStream:
+    async def __aenter__(self) -> ClusterEventStream:
         self._wake = self._open.enter_context(self._store.watch(TABLES | self._guards))
         return self
 
@@ -118,7 +118,7 @@ class EventStream:
     ) -> None:
         self._open.close()
 
-    def __aiter__(self) -> EventStream:
+    def __aiter__(self) -> ClusterEventStream:
         return self
 
     async def __anext__(self) -> bytes:
@@ -158,4 +158,4 @@ class EventStream:
         )
 
     def __repr__(self) -> str:
-        return f"<EventStream after event {self._seen}>"
+        return f"<ClusterEventStream after event {self._seen}>"

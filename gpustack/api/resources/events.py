@@ -11,7 +11,7 @@ from gpustack.store import event_history
 from gpustack.store.event_history import EventFilter
 
 from ..access import guards_of, still_admitted
-from ..event_feed import EventStream
+from ..event_feed import ClusterEventStream
 from ..listing import PageRange, page_document
 from ..problems import MalformedRequest
 from ..request import Query, is_whole
@@ -132,7 +132,7 @@ async def _watch(call: ApiCall, wanted: EventFilter, most: int) -> ApiResponse:
     await context.events.refresh()
     read = partial(event_history.page, wanted=wanted, skip=0, most=most)
     found = (await context.store.query(read))[::-1]
-    stream = EventStream(
+    stream = ClusterEventStream(
         store=context.store,
         feed=context.events,
         wanted=wanted,
