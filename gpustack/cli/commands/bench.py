@@ -1,4 +1,4 @@
-"""Measure how many requests and tokens a second a model answers, the more are asked at once.
+"""Measure how many requests and tokens a second a model answers under rising load.
 
 Usage:
   gpustack bench [options] MODEL

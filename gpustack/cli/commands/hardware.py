@@ -105,18 +105,25 @@ def _joined(device: Device) -> str:
     return f"{nearest.kind.value}{count}: {','.join(map(str, nearest.indexes))}"
 
 
-def _dump(command_line: CommandLine, terminal: Terminal) -> int:
+def dump_document() -> Any:
+    """What every detector sees here, without what tells whose machine it is. Blocks for some seconds."""
     from datetime import UTC, datetime
-    from pathlib import Path
 
     import trio
 
-    from gpustack.errors import Invalid
     from gpustack.hardware.detection import DeviceMonitor
     from gpustack.hardware.dump import take
+
+    return _redaction().document(trio.run(take, DeviceMonitor(), datetime.now(UTC)))
+
+
+def _dump(command_line: CommandLine, terminal: Terminal) -> int:
+    from pathlib import Path
+
+    from gpustack.errors import Invalid
     from gpustack.text import said_by
 
-    document = _redaction().document(trio.run(take, DeviceMonitor(), datetime.now(UTC)))
+    document = dump_document()
     text = output.as_json(document)
     place = command_line.text("--output")
     if place is None:

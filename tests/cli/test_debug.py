@@ -1,0 +1,42 @@
+"""A report of a machine whose server is down."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from gpustack.cli.main import main
+
+
+@pytest.mark.attack("secret")
+def test_a_bundle_has_what_the_machine_tells_when_no_server_answers(
+    tmp_path: Path, free_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    (data / "log" / "serve").mkdir(parents=True)
+    data.chmod(0o700)
+    (data / "token").write_text("Hunter2-cluster-token\n")
+    (data / "log" / "serve" / "1.log").write_text("started with Hunter2-cluster-token\n")
+    env = {"GPUSTACK_DATA_DIR": str(data), "HOME": str(tmp_path), "GPUSTACK_METRICS_PORT": "0"}
+    env |= {"GPUSTACK_SERVER_URL": f"http://127.0.0.1:{free_port}", "GPUSTACK_WORKER_METRICS_PORT": "0"}
+    target = tmp_path / "b.tar.gz"
+    assert main(["debug", "bundle", str(target), "-o", "json"], env) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert target.stat().st_mode & 0o777 == 0o600 and told["size"] == target.stat().st_size
+    assert "server" in told["missing"]
+    with tarfile.open(target) as tar:
+        texts = {
+            one.name.partition("/")[2]: file.read().decode()
+            for one in tar.getmembers()
+            if (file := tar.extractfile(one)) is not None
+        }
+    assert {one["name"] for one in told["files"]} == {*texts}
+    assert texts["logs/engines/1.log"] == "started with ***\n"
+    assert "cannot be reached" in texts["missing.txt"] and "data_dir" in texts["options.txt"]
+    assert all(name in texts["README.txt"] for name in texts if name != "README.txt")
+    assert not any("Hunter2" in text for text in texts.values())
+    assert main(["debug", "bundle", str(target)], env) == 1
+    assert "is there already" in capsys.readouterr().err
