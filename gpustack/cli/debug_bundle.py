@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,15 +122,17 @@ def gather_machine(
     bundle.try_to("hardware.json", _hardware)
     bundle.try_to("logs/daemon.log", lambda: _daemon_log(data_dir))
     for path in _engine_logs(data_dir, loaded):
-        bundle.try_to(f"logs/engines/{path.name}", lambda path=path: _tail(path))
+        bundle.try_to(f"logs/engines/{path.name}", partial(_tail, path))
     bundle.try_to("data_dir.txt", lambda: _listing(data_dir))
 
 
 def _learn_options(scrubber: SecretScrubber, loaded: Configuration) -> None:
+    from gpustack.config.environment import Environment
     from gpustack.config.option import table
+    from gpustack.config.options import Options
 
-    for values in (loaded.options, loaded.environment):
-        for option in table(type(values)):
+    for values, options in ((loaded.options, table(Options)), (loaded.environment, table(Environment))):
+        for option in options:
             value = getattr(values, option.name)
             for text in value if isinstance(value, tuple) else [value]:
                 if isinstance(text, str):
@@ -227,7 +230,7 @@ def gather_metrics(bundle: DebugBundle, loaded: Configuration) -> None:
     ports = {"server": loaded.options.metrics_port, "worker": loaded.options.worker_metrics_port}
     for name, port in ports.items():
         if port:
-            bundle.try_to(f"metrics/{name}.txt", lambda port=port: trio.run(_metrics, port))  # type: ignore[misc]
+            bundle.try_to(f"metrics/{name}.txt", partial(trio.run, _metrics, port))
 
 
 async def _metrics(port: int) -> str:
@@ -249,9 +252,9 @@ def gather_server(bundle: DebugBundle, session: ServerSession) -> None:
 async def _from_server(bundle: DebugBundle, client: AdminClient) -> None:
     await client.head("/healthz")  # else every part would be missing, one after the other
     for name, path in _ANSWERS.items():
-        await _part(bundle, name, lambda path=path: _answer(client, path))
+        await _part(bundle, name, partial(_answer, client, path))
     for name, path in _RECORDS.items():
-        await _part(bundle, f"records/{name}.json", lambda path=path: client.all(path))
+        await _part(bundle, f"records/{name}.json", partial(client.all, path))
     for instance in bundle.parts.get("records/instances.json") or ():
         await _of_instance(bundle, client, instance)
 
