@@ -21,7 +21,7 @@ Fields = list[tuple[bytes, bytes]]
 ANY = "*"
 REMEMBERED = 600
 """Seconds for which a browser may keep the answer to a preflight request."""
-EXPOSED = b"Retry-After, X-Revision, X-Request-Id, Link"
+EXPOSED = b"Retry-After, X-Revision, X-Request-Id, X-GPUStack-Ignored, Link"
 """Headers of an answer that scripts may read, besides those that CORS always allows."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -61,7 +61,10 @@ class Imported:
     def add_model(self, document: Mapping[str, Any], remarks: list[str]) -> None:
         """Add a deployment by the fields of its manifest, without what is likely a secret and without what does not
         differ from the defaults; or leave it out, with all that is wrong. ``remarks`` stand above it in the file."""
-        name = str(document.get("name"))
+        name = document.get("name")
+        if not isinstance(name, str):
+            self.leave(f"Model/{name}", "its name is no text")
+            return
         if len(self.documents) >= MOST_MODELS:
             self.leave(name, f"only {MOST_MODELS} models are taken over at once")
             return

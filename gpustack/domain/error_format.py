@@ -21,6 +21,7 @@ class ErrorFormat(StrEnum):
 _OPENAI: Final = re.compile(
     r"/v1-openai(/|$)"
     r"|/v1/(chat/completions|completions|embeddings|images/|audio/|rerank|responses|voices)"
+    r"|/v2/rerank$"
 )
 _SHARED: Final = re.compile(r"/v1/models(/|$)")
 _ANTHROPIC: Final = re.compile(r"/v1/messages(/|$)")

@@ -1,4 +1,4 @@
-"""The paths of inference, each under both of its prefixes, and which kinds of models answer on them."""
+"""The paths of inference, each under its prefixes, and which kinds of models answer on them."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ _ANTHROPIC = (
     ("messages", Operation.CHAT_COMPLETION, "Answer as Anthropic's Messages API does, where the engine can"),
     ("messages/count_tokens", Operation.TOKEN_COUNT, "Count the tokens of a message, where the engine can"),
 )
+_SECOND = tuple(row for row in _OPENAI if row[0] == "rerank")
+"""What Cohere's clients, and those of GPUStack 2.x, ask under ``/v2``."""
 _COMPLETIONS = ("chat/completions", "completions")
 _USAGE_IN_PARTS = ("responses", "messages")
 _FORMS = ("images/edits", "audio/transcriptions", "audio/translations")
@@ -101,7 +103,7 @@ INFERENCE_PATHS: tuple[InferencePath, ...] = tuple(
         usage_in_parts=name in _USAGE_IN_PARTS,
         form=name in _FORMS,
     )
-    for prefix, rows in (("/v1", (*_OPENAI, *_ANTHROPIC)), ("/v1-openai", _OPENAI))
+    for prefix, rows in (("/v1", (*_OPENAI, *_ANTHROPIC)), ("/v1-openai", _OPENAI), ("/v2", _SECOND))
     for name, operation, summary in rows
 )
 

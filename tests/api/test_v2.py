@@ -258,6 +258,7 @@ async def test_what_is_not_there_says_so_in_a_sentence(world: World) -> None:
         ("GET", "/v2/clusters/2", 404),
         ("POST", "/v2/models/1/restart", 501),
         ("GET", "/v2/organizations/1/members", 501),
+        ("POST", "/model/proxy/1/v1/score", 501),
         ("GET", "/v2/nothing", 404),
     ):
         answer = await world.ask(method, path, world.admin)
@@ -284,7 +285,7 @@ def test_a_face_lets_nobody_do_what_its_original_does_not() -> None:
                 original.scopes,
                 original.audit_action,
             )
-        elif route.method != "GET" and route.path != "/v2/{rest}":
+        elif route.method != "GET" and not route.path.endswith("/{rest}"):
             assert route.action or route.scopes == READING, route.path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from gpustack.cli.failure import UsageError
 from gpustack.domain.yaml_lines import read_documents
 from gpustack.errors import GpustackError, Unauthorized
+from tests.databases import PASSWORD, SERVERS, running
 from tests.fakes.foreign import (
     DEPLOYMENT,
     GPUSTACK,
@@ -19,6 +21,7 @@ from tests.fakes.foreign import (
     OLLAMA,
     SECRET,
     answering,
+    fill,
     gpustack_database,
     listed,
 )
@@ -146,6 +149,24 @@ def test_a_database_is_read_and_stays_as_it_is(tmp_path: Path, capsys: Output, s
     assert list(found) == ["qwen"] and "account ann" in text and "API key ci" in text
     assert path.read_bytes() == before
     assert sorted(one.name for one in tmp_path.iterdir()) == [path.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_database_with_a_server_is_read_with_a_password(kind: str, capsys: Output) -> None:
+    with running(kind) as server:
+        url = server.create()
+        fill(driven_url(url), second=True)
+        bare = re.sub(r":[^:/@]*@", "@", url)
+        found, text = imported(capsys, f"--from-db={bare}", GPUSTACK_IMPORT_KEY=PASSWORD)
+        assert list(found) == ["qwen"] and "was open to ann" in text
+        with pytest.raises(GpustackError, match="cannot be read"):
+            command.run([f"--from-db={bare}"], {"GPUSTACK_IMPORT_KEY": "another"})
+
+
+def driven_url(url: str) -> str:
+    """The URL with the driver that is installed."""
+    return url.replace("postgresql:", "postgresql+psycopg:").replace("mysql:", "mysql+pymysql:")
 
 
 def test_llama_swap_has_its_commands_macros_and_environments(tmp_path: Path, capsys: Output) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import sqlalchemy as sa
 
 SECRET = "hunter2-hunter2"
 """Stands in every place where these products keep one: it must never be printed."""
@@ -132,50 +134,89 @@ GPUSTACK: dict[str, Any] = {
     "/v2/workers": listed({"id": 1, "name": "node-a"}),
 }
 
-_TABLES_07 = f"""
-CREATE TABLE models (id INTEGER PRIMARY KEY, name VARCHAR, description TEXT, meta JSON, replicas INTEGER,
-  ready_replicas INTEGER, categories JSON, embedding_only BOOLEAN, placement_strategy VARCHAR, cpu_offloading BOOLEAN,
-  distributed_inference_across_workers BOOLEAN, worker_selector JSON, gpu_selector JSON, backend VARCHAR,
-  backend_version VARCHAR, backend_parameters JSON, env JSON, restart_on_error BOOLEAN, distributable BOOLEAN,
-  source VARCHAR, huggingface_repo_id VARCHAR, huggingface_filename VARCHAR, ollama_library_model_name VARCHAR,
-  model_scope_model_id VARCHAR, model_scope_file_path VARCHAR, local_path VARCHAR, created_at DATETIME,
-  updated_at DATETIME, deleted_at DATETIME);
-CREATE TABLE users (id INTEGER PRIMARY KEY, username VARCHAR, is_admin BOOLEAN, hashed_password VARCHAR);
-CREATE TABLE api_keys (id INTEGER PRIMARY KEY, name VARCHAR, user_id INTEGER, access_key VARCHAR,
-  hashed_secret_key VARCHAR);
-CREATE TABLE workers (id INTEGER PRIMARY KEY, name VARCHAR, status JSON);
-INSERT INTO models (id, name, meta, replicas, categories, embedding_only, placement_strategy, cpu_offloading,
-  worker_selector, gpu_selector, backend, backend_parameters, env, restart_on_error, source, huggingface_repo_id,
-  huggingface_filename, deleted_at)
-  VALUES (1, 'qwen', '{{}}', 2, '[]', 1, 'BINPACK', 1, '{{"os": "linux"}}', 'null', 'llama-box',
-  '["--ctx-size=16384"]', '{{"A": "1"}}', 0, 'HUGGING_FACE', 'Qwen/Qwen3-4B-GGUF', '*Q4_K_M*.gguf', NULL),
-  (2, 'deleted', '{{}}', 1, '[]', 0, 'SPREAD', 1, '{{}}', NULL, NULL, NULL, NULL, 1, 'HUGGING_FACE', 'a/b', 'c.gguf',
-  '2025-01-01');
-INSERT INTO users VALUES (1, 'admin', 1, '{SECRET}'), (2, 'ann', 0, '{SECRET}');
-INSERT INTO api_keys VALUES (1, 'ci', 2, '{SECRET}', '{SECRET}');
-INSERT INTO workers VALUES (1, 'node-a', '{{}}');
-"""
-_TABLES_2 = """
-ALTER TABLE models ADD COLUMN cluster_id INTEGER;
-ALTER TABLE models ADD COLUMN access_policy VARCHAR;
-ALTER TABLE models ADD COLUMN image_name VARCHAR;
-ALTER TABLE users ADD COLUMN principal_id INTEGER;
-UPDATE users SET principal_id = id + 100;
-UPDATE models SET backend = 'llama.cpp', cluster_id = 1, image_name = 'x', access_policy = 'AUTHED' WHERE id = 1;
-CREATE TABLE clusters (id INTEGER PRIMARY KEY, registration_token VARCHAR);
-CREATE TABLE model_routes (id INTEGER PRIMARY KEY, name VARCHAR, created_model_id INTEGER, access_policy VARCHAR);
-CREATE TABLE model_route_principals (route_id INTEGER, principal_id INTEGER);
-INSERT INTO model_routes VALUES (7, 'qwen', 1, 'ALLOWED_PRINCIPALS');
-INSERT INTO model_route_principals VALUES (7, 102);
-"""
+
+def _tables(*, second: bool) -> tuple[sa.MetaData, dict[str, list[dict[str, Any]]]]:
+    """The tables of GPUStack 0.7, or of 2.x, as far as they matter, and rows of them."""
+    tables = sa.MetaData()
+    sources = ("huggingface_repo_id", "huggingface_filename", "ollama_library_model_name", "local_path")
+    texts = ("name", "source", "placement_strategy", "backend", "backend_version", *sources)
+    jsons = ("meta", "categories", "worker_selector", "gpu_selector", "backend_parameters", "env")
+    switches = ("embedding_only", "cpu_offloading", "restart_on_error", "distributable")
+    more = ("access_policy", "image_name") if second else ()
+
+    def table(name: str, *columns: sa.Column[Any]) -> None:
+        sa.Table(name, tables, sa.Column("id", sa.Integer, primary_key=True), *columns)
+
+    def text(*names: str) -> list[sa.Column[Any]]:
+        return [sa.Column(name, sa.String(255)) for name in names]
+
+    table(
+        "models",
+        *text(*texts, *more),
+        *(sa.Column(name, sa.JSON) for name in jsons),
+        *(sa.Column(name, sa.Boolean) for name in switches),
+        *(sa.Column(name, sa.Integer) for name in ("replicas", "cluster_id")),
+        *(sa.Column(name, sa.DateTime) for name in ("created_at", "updated_at", "deleted_at")),
+    )
+    table("users", *text("username", "hashed_password"), sa.Column("principal_id", sa.Integer))
+    table("api_keys", *text("name", "access_key", "hashed_secret_key"))
+    table("workers", *text("name", "token"))
+    model = {
+        "id": 1,
+        "name": "qwen",
+        "source": "HUGGING_FACE",
+        "huggingface_repo_id": "Qwen/Qwen3-4B-GGUF",
+        "huggingface_filename": "*Q4_K_M*.gguf",
+        "meta": {},
+        "categories": [],
+        "embedding_only": True,
+        "placement_strategy": "BINPACK",
+        "cpu_offloading": True,
+        "restart_on_error": False,
+        "worker_selector": {"os": "linux"},
+        "backend": "llama-box",
+        "backend_parameters": ["--ctx-size=16384"],
+        "env": {"A": "1"},
+        "replicas": 2,
+    }
+    rows: dict[str, list[dict[str, Any]]] = {
+        "models": [model, {**model, "id": 2, "name": "deleted", "deleted_at": datetime(2025, 1, 1)}],
+        "users": [
+            {"id": 1, "username": "admin", "hashed_password": SECRET, "principal_id": 101},
+            {"id": 2, "username": "ann", "hashed_password": SECRET, "principal_id": 102},
+        ],
+        "api_keys": [{"id": 1, "name": "ci", "access_key": SECRET, "hashed_secret_key": SECRET}],
+        "workers": [{"id": 1, "name": "node-a", "token": SECRET}],
+    }
+    if second:
+        changed = {"backend": "llama.cpp", "cluster_id": 1, "image_name": "x", "access_policy": "AUTHED"}
+        rows["models"] = [{**one, **changed} for one in rows["models"]]
+        table("clusters", *text("registration_token"))
+        table("model_routes", *text("name", "access_policy"), sa.Column("created_model_id", sa.Integer))
+        links = (sa.Column(name, sa.Integer) for name in ("route_id", "principal_id"))
+        sa.Table("model_route_principals", tables, *links)
+        route = {"id": 7, "name": "qwen", "created_model_id": 1, "access_policy": "ALLOWED_PRINCIPALS"}
+        rows["model_routes"] = [route]
+        rows["model_route_principals"] = [{"route_id": 7, "principal_id": 102}]
+    return tables, rows
+
+
+def fill(url: str, *, second: bool) -> None:
+    """Make the tables of GPUStack 0.7, or of 2.x, with rows, in an empty database."""
+    engine = sa.create_engine(url)
+    tables, rows = _tables(second=second)
+    with engine.begin() as connection:
+        tables.create_all(connection)
+        for name, found in rows.items():
+            for row in found:
+                connection.execute(tables.tables[name].insert(), row)
+    engine.dispose()
 
 
 def gpustack_database(folder: Path, *, second: bool) -> Path:
     """A ``database.db`` of GPUStack 0.7, or of 2.x."""
     path = folder / ("two.db" if second else "database.db")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(_TABLES_07 + (_TABLES_2 if second else ""))
-        connection.commit()
+    fill(f"sqlite:///{path}", second=second)
     return path
 
 

@@ -67,7 +67,7 @@ def _server(url: sa.URL) -> Iterator[sa.Connection]:
         with database.read.connect() as connection:
             yield connection
     except sa.exc.DBAPIError as error:
-        raise database.fault(error) from error
+        raise ImportFault(f"{database.place} cannot be read: {said_by(error.orig or error)}") from error
     finally:
         database.close()
 

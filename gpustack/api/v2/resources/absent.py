@@ -14,7 +14,7 @@ from ...route import PEOPLE, ApiCall, ApiResponse, ApiRoute
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _WRITES = METHODS[1:]
-_EVERYTHING = "/v2/{rest}"
+_EVERYTHING = ("/v2/{rest}", "/model/proxy/{rest}")
 
 
 @attrs.frozen(slots=False)
@@ -78,6 +78,7 @@ ABSENCES = (
     Absence("/v2/source-probe", _FILES),
     Absence("/v2/config", "Options are set when the server starts: gpustack config shows them"),
     Absence("/v2/usage/breakdown/export", _NO_EXPORT),
+    Absence("/model/proxy", "Send it to the path without /model/proxy/ID, with the model's name in its body"),
     Absence("/v2/resource-events", "What was used is told by POST /v2/usage/breakdown"),
 )
 """One row a path; the first that fits is meant."""
@@ -94,7 +95,7 @@ async def _refuse(call: ApiCall) -> ApiResponse:
 ROUTES = tuple(
     ApiRoute(
         method=method,
-        path=_EVERYTHING,
+        path=path,
         summary="Say that something of GPUStack 2.x is not here",
         handler=_refuse,
         allow=PEOPLE,
@@ -102,5 +103,6 @@ ROUTES = tuple(
         slashes=True,
         action="",
     )
+    for path in _EVERYTHING
     for method in METHODS
 )
