@@ -11,6 +11,7 @@ import pytest
 from gpustack.api.context import Version
 from gpustack.api.openapi import openapi
 from gpustack.api.resource import all_routes
+from gpustack.api.v2.face import v2_routes
 from gpustack.gateway.path import INFERENCE_PATHS
 
 from .world import PASSWORD, TOKEN, World
@@ -82,9 +83,10 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
         for method in rule.methods or ()
         if method not in {"HEAD", "OPTIONS"}
     }
+    faces = {(route.method, route.path) for route in v2_routes(all_routes())}
     inference = {("POST", route.path) for route in INFERENCE_PATHS}
     documented = {(method.upper(), path) for method, path, _ in operations()}
-    assert documented == (served - hidden) | inference
+    assert documented == (served - hidden - faces) | inference
     assert {path for _, path in hidden} == {
         "/",
         "/auth/oidc/login",
