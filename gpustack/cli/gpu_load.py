@@ -112,8 +112,7 @@ def sums(gpus: Sequence[Doc]) -> str:
     rates = [rate for gpu in gpus if (rate := utilisation(gpu)) is not None]
     busy = f", {sum(rates) / len(rates):.0f} % busy" if rates else ""
     counts = f"{_count(len(gpus), 'GPU')} on {_count(workers, 'worker')}"
-    memory = f"{phrase.size(total)}, {phrase.size(claimed)} claimed, {phrase.size(used)} used"
-    return f"{counts}: {memory}{busy}"
+    return f"{counts}: {phrase.part(claimed, total)} claimed, {phrase.size(used)} used{busy}"
 
 
 def _count(number: int, noun: str) -> str:

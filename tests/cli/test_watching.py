@@ -170,4 +170,4 @@ def test_gpus_come_in_the_order_asked_for_and_what_is_unknown_is_no_zero() -> No
     crowded = _top_row({**gpu(2), "instances": names}, Terminal(io.StringIO()))
     assert crowded.cells[-1] == "model-0, model-1 and 2 more"
     assert _row(gpu(0, others=2)).remark == "2.0 GiB is used by other programs"
-    assert sums(every) == "3 GPUs on 1 worker: 30.0 GiB, 9.0 GiB claimed, 1.0 GiB used, 28 % busy"
+    assert sums(every) == "3 GPUs on 1 worker: 9.0/30.0 GiB claimed, 1.0 GiB used, 28 % busy"

@@ -1,12 +1,12 @@
-"""Estimate the memory that a model takes, and how it runs on which GPUs; needs no server.
+"""Estimate the memory that a model takes, and how it would run on given GPUs.
 
 Usage:
   gpustack estimate [options] [-p ARG]... [--gpu=GPUS]... SOURCE
 
 SOURCE is a path, a repository of Hugging Face (ORGANISATION/REPOSITORY[:TAG or :FILE]) or ModelScope
 (ms:ORGANISATION/REPOSITORY), or a model of the Ollama library (ollama:NAME:TAG). Only headers are read, with the hubs,
-tokens and proxies of this environment. Figures and decisions are the scheduler's, for an empty machine; runs may have
-taught a cluster better.
+tokens and proxies of this environment, and no server is asked. Figures and decisions are the scheduler's, for an empty
+machine; runs may have taught a cluster better.
 
 Options:
   --ctx=TOKENS       Tokens of context of one request (default: 8192, or less if it was made for less).

@@ -1,4 +1,4 @@
-"""Show what happened to models, instances, workers and files, and go on with what happens.
+"""Show what happened to models, instances, workers and files; follow what happens.
 
 Usage:
   gpustack events [options] [OBJECT]

@@ -1,4 +1,4 @@
-"""List the model files on workers, copy them to others, and remove those that no instance uses.
+"""List model files on workers, copy them to others, and remove what no instance uses.
 
 Usage:
   gpustack files [options]

@@ -1,4 +1,4 @@
-"""List the GPUs of all workers: what is claimed and used of each, and by which instances.
+"""List the GPUs of all workers: what is claimed and used of each, and by whom.
 
 Usage:
   gpustack gpus [options]
@@ -161,11 +161,10 @@ def _top(session: ServerSession, worker: str | None, order: Callable[[Doc], Any]
 
     def frame(width: int) -> Sequence[str]:
         clock = datetime.now().astimezone().strftime("%H:%M:%S")
-        head = sums(gpus) if gpus else _EMPTY
         rows = [_top_row(gpu, terminal) for gpu in sorted(gpus, key=order)]
         table = output.draw_table(_TOP_HEADS, rows, terminal).splitlines() if rows else []
-        marks = [terminal.style(legend(utf8=terminal.utf8), "dim")] if rows else []
-        return [f"{clock}  {head}"[:width], *marks, *table]
+        marks = [terminal.style(f"{legend(utf8=terminal.utf8)}  {clock}", "dim")] if rows else []
+        return [sums(gpus) if gpus else _EMPTY, *marks, *table]
 
     screen = Screen(terminal, frame)
 

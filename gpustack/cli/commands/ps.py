@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HEADS = (
     "NAME",
-    "MODEL",
+    Column("MODEL", wide=True),
     "STATE",
     "WORKER",
     "GPUS",
