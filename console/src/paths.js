@@ -16,6 +16,7 @@ export const PAGES = [
   { path: '/models/new', who: 'admin', load: () => import('./pages/models-new.js') },
   { path: '/models/:id', who: 'admin', load: () => import('./pages/model.js') },
   { path: '/cluster', nav: 'cluster', who: 'admin', load: () => import('./pages/cluster.js') },
+  { path: '/cluster/:id', who: 'admin', load: () => import('./pages/worker.js') },
   { path: '/first-steps', who: 'admin', load: () => import('./pages/first-steps.js') },
   { path: '/sign-in', who: 'anyone', load: () => import('./pages/home.js') },
   { path: '/account', who: 'anyone', load: () => import('./pages/account.js') },

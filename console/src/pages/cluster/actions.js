@@ -13,7 +13,7 @@ import { t } from '../../words.js';
 /** Set by the worker itself at every start, so that they cannot be removed. */
 const BUILT_IN = new Set(['os', 'arch', 'worker-name']);
 
-/** @returns {{of: (worker: any) => Array<{text: string, act: () => any, danger?: boolean}>, dialog: any}} */
+/** @returns {{of: (worker: any) => Array<{text: string, short?: string, act: () => any, danger?: boolean}>, dialog: any}} */
 export function useActions() {
   const [open, setOpen] = useState(/** @type {{what: string, worker: any} | null} */ (null));
   const close = () => setOpen(null);
@@ -25,8 +25,8 @@ export function useActions() {
     const name = worker.name;
     return [
       worker.cordoned
-        ? { text: t('cluster.uncordon'), act: () => change(worker, { cordoned: false }, t('cluster.uncordoned', { name })) }
-        : { text: t('cluster.cordon'), act: () => change(worker, { cordoned: true }, t('cluster.cordoned', { name })) },
+        ? { text: t('cluster.uncordon'), short: t('cluster.uncordon-short'), act: () => change(worker, { cordoned: false }, t('cluster.uncordoned', { name })) }
+        : { text: t('cluster.cordon'), short: t('cluster.cordon-short'), act: () => change(worker, { cordoned: true }, t('cluster.cordoned', { name })) },
       ...(worker.draining ? [] : [{ text: t('cluster.drain'), act: () => setOpen({ what: 'drain', worker }) }]),
       { text: t('cluster.labels'), act: () => setOpen({ what: 'labels', worker }) },
       { text: t('cluster.taints'), act: () => setOpen({ what: 'taints', worker }) },

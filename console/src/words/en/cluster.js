@@ -6,6 +6,7 @@ export default {
   bar: 'Bar',
   'bar-text': 'The credential of {name} becomes void at once, and its machine cannot join. What runs there is placed elsewhere.',
   cordon: 'Cordon: take nothing new',
+  'cordon-short': 'Cordon',
   cordoned: '{name} takes nothing new.',
   'devices-of': 'Devices of {name}',
   drain: 'Drain…',
@@ -33,6 +34,7 @@ export default {
   'taints-hint': 'One a line, as key=value:Effect. Effects: NoSchedule, PreferNoSchedule, NoExecute.',
   'taints-of': 'Taints of {name}',
   uncordon: 'Uncordon: take instances again',
+  'uncordon-short': 'Uncordon',
   uncordoned: '{name} takes instances again.',
   workers: 'Workers',
 };

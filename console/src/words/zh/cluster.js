@@ -6,6 +6,7 @@ export default {
   bar: '禁止',
   'bar-text': '{name} 的凭据立即失效，该机器无法加入；其上运行的实例会迁移到其他节点。',
   cordon: '停止调度',
+  'cordon-short': '停止调度',
   cordoned: '{name} 不再接受新实例。',
   'devices-of': '{name} 的设备',
   drain: '排空…',
@@ -33,6 +34,7 @@ export default {
   'taints-hint': '每行一个，格式为 key=value:Effect。Effect 可为 NoSchedule、PreferNoSchedule、NoExecute。',
   'taints-of': '{name} 的污点',
   uncordon: '恢复调度',
+  'uncordon-short': '恢复调度',
   uncordoned: '{name} 恢复接受实例。',
   workers: '节点',
 };
