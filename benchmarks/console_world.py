@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -194,7 +195,10 @@ def large_cluster(workers: int, instances: int, *options: str) -> Iterator[tuple
             *options,
         )
         with daemon(data_dir, *given, env={"GPUSTACK_TOKEN": TOKEN}) as server:
-            yield server, asyncio.run(_reporting(server, range(1, workers + 1)))
+            # In a thread of its own: who drives a browser has a loop in theirs.
+            with ThreadPoolExecutor(1) as thread:
+                fleet = thread.submit(lambda: asyncio.run(_reporting(server, range(1, workers + 1)))).result()
+            yield server, fleet
 
 
 async def _reporting(server: Daemon, keys: range) -> list[Fake]:

@@ -46,8 +46,7 @@ export async function askAttention() {
     attentionFault.value = '';
   } catch (fault) {
     if (!(fault instanceof ApiError)) throw fault;
-    if (fault.status === 404) attention.value = []; // a server that does not tell yet
-    else if (fault.status !== 0) attentionFault.value = fault.message;
+    if (fault.status !== 0) attentionFault.value = fault.message;
   } finally {
     asking = false;
   }
@@ -64,7 +63,9 @@ effect(() => {
     attention.value = null;
     return;
   }
-  if (revision !== null && !document.hidden) later();
+  if (document.hidden) return;
+  if (revision !== null) later();
+  else if (attention.peek() === null) askAttention();
 });
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden && isAdmin.value && store.revision.value !== null) later();

@@ -7,7 +7,6 @@
 
 import { batch, computed, signal } from '@preact/signals';
 import { ApiError, send, unauthorized, withQuery } from './api.js';
-import { fallback } from './live-lists.js';
 
 /** Kinds of documents, as the stream names them, and where they are kept. */
 const KINDS = { models: 'models', workers: 'workers', 'model-instances': 'instances', 'model-files': 'files' };
@@ -18,6 +17,9 @@ const SILENCE = 40_000;
 /** A page that nobody looks at gives its connection back after so long: a browser has only six for a server. */
 const HIDDEN_FOR = 60_000;
 const SETTLED = 400;
+const WHILE_REPLAYING = 150;
+/** Milliseconds of reading in one go, after which the browser may draw. */
+const READ_FOR = 6;
 
 /** @template T @typedef {import('@preact/signals').Signal<T>} Signal */
 /** @typedef {Map<number, any>} Table documents by id, as `Brief…` of the OpenAPI document has them */
@@ -75,12 +77,18 @@ let loads = new Map();
 /** @type {(() => void)[]} */
 let after = [];
 let drawn = false;
+let taken = -Infinity;
 /** Kinds whose table is to be emptied first: the stream began anew. */
 let anew = false;
 
 function soon() {
   if (drawn) return;
   drawn = true;
+  // While everything is told, pages see it now and then: each time they draw anew what will change again.
+  if (replaying === 'further' && performance.now() - taken < WHILE_REPLAYING) {
+    setTimeout(() => requestAnimationFrame(take), WHILE_REPLAYING);
+    return;
+  }
   // A hidden page draws no frames; what is told there is taken at once.
   if (document.hidden) setTimeout(take, 0);
   else requestAnimationFrame(take);
@@ -88,6 +96,7 @@ function soon() {
 
 function take() {
   drawn = false;
+  taken = performance.now();
   batch(() => {
     for (const [kind, name] of Object.entries(KINDS)) {
       const changes = told.get(kind);
@@ -169,18 +178,13 @@ let last = null;
 /** @type {AbortController | null} */
 let open = null;
 let wanted = false;
-let kinds = '';
 let pause = 500;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 
-/**
- * Begin, for somebody who is signed in.
- *
- * @param {boolean} admin others are told of the models that they may use
- */
-export function startLive(admin) {
-  kinds = (admin ? Object.keys(KINDS) : ['models']).join(',');
+/** Begin. Administrators are told of everything, others of the models that they may use. */
+export function startLive() {
+  if (wanted) return;
   wanted = true;
   reconnect();
 }
@@ -226,14 +230,8 @@ function lost(mine) {
 /** @param {AbortSignal} until */
 async function follow(until) {
   if (last === null) replaying = 'first';
-  const query = { kinds, since: last, loads: [...visible].sort((a, b) => a - b).join(',') };
-  let answer;
-  try {
-    answer = await send('GET', withQuery('/v1/changes', query), { signal: until, headers: { Accept: 'text/event-stream' } });
-  } catch (fault) {
-    if (fault instanceof ApiError && fault.status === 404) return fallback(kinds, until, hear, () => (pause = 500));
-    throw fault;
-  }
+  const query = { since: last, loads: [...visible].sort((a, b) => a - b).join(',') };
+  const answer = await send('GET', withQuery('/v1/changes', query), { signal: until, headers: { Accept: 'text/event-stream' } });
   pause = 500;
   if (last !== null) store.connection.value = 'live';
   await read(/** @type {ReadableStream<Uint8Array>} */ (answer.body), until);
@@ -246,22 +244,33 @@ async function read(body, until) {
   let event = '';
   let id = '';
   let data = '';
+  let began = performance.now();
   for (;;) {
     const silent = setTimeout(() => reader.cancel().catch(() => {}), SILENCE);
     const { done, value } = await reader.read().finally(() => clearTimeout(silent));
     if (done || until.aborted) return;
+    if (performance.now() - began > READ_FOR) began = await resumed();
     const lines = (rest + value).split('\n');
     rest = /** @type {string} */ (lines.pop());
     for (const line of lines) {
       if (line === '' || line === '\r') {
         if (event || data) hear(event, id, data ? JSON.parse(data) : null);
         event = id = data = '';
+        if (performance.now() - began > READ_FOR) began = await resumed();
       } else if (line.startsWith('data:')) data += line.slice(line[5] === ' ' ? 6 : 5);
       else if (line.startsWith('event:')) event = line.slice(6).trim();
       else if (line.startsWith('id:')) id = line.slice(3).trim();
     }
   }
 }
+
+/** Go on when the browser has done what else it has to do; the time then. */
+const resumed = () =>
+  new Promise((go) => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => go(performance.now());
+    channel.port2.postMessage(null);
+  });
 
 // --- loads of what is on the screen
 

@@ -11,11 +11,13 @@ import { loadWords } from './words.js';
 
 async function start() {
   place.value.page?.load();
+  // Most who come are signed in: what they will see is fetched while it is asked who they are.
+  startLive();
   startRouter();
   await Promise.all([loadWords(), whoIsIt()]);
   effect(() => {
     const account = me.value;
-    if (account && !account.require_password_change) startLive(account.is_admin);
+    if (account && !account.require_password_change) startLive();
     else stopLive();
   });
   const root = /** @type {HTMLElement} */ (document.getElementById('app'));

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from 'preact/hooks';
 import { bytes, degrees, number, percent } from '../format.js';
 import { store, watchLoads } from '../live.js';
 import { Badge } from '../parts/badge.js';
-import { DeviceBar, Legend, sentenceOf } from '../parts/bar.js';
+import { barClass, Legend, sentenceOf, stopsOf } from '../parts/bar.js';
 import { Empty } from '../parts/button.js';
 import { Search } from '../parts/field.js';
 import { html } from '../parts/html.js';
@@ -37,25 +37,32 @@ const SHOWS = {
 /** Numbers in names in the order of numbers. @param {string} name */
 const sortKey = (name) => name.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(9, '0'));
 
-/** @param {any} worker */
-const textOf = (worker) =>
-  [
-    worker.name,
-    worker.ip,
-    ...Object.entries(worker.labels ?? {}).map(([key, value]) => `${key}=${value}`),
-    ...new Set((worker.gpu_devices ?? []).map((/** @type {any} */ one) => one.name)),
-  ]
-    .join(' ')
-    .toLowerCase();
+/** Kept as long as the document is the same one. @type {WeakMap<any, string>} */
+const keys = new WeakMap();
+/** @type {WeakMap<any, string>} */
+const texts = new WeakMap();
 
-/** Kept as long as the document is the same one. @type {WeakMap<any, {text: string, key: string}>} */
-const prepared = new WeakMap();
+/** Those first that somebody should look at, then by name. @param {any} worker @returns {string} */
+function keyOf(worker) {
+  let key = keys.get(worker);
+  if (key === undefined) keys.set(worker, (key = `${needsLook(worker) ? 0 : 1}${sortKey(worker.name)}`));
+  return key;
+}
 
-/** @param {any} worker */
-function prepare(worker) {
-  let made = prepared.get(worker);
-  if (!made) prepared.set(worker, (made = { text: textOf(worker), key: `${needsLook(worker) ? 0 : 1}${sortKey(worker.name)}` }));
-  return made;
+/** What a search goes through. @param {any} worker @returns {string} */
+function textOf(worker) {
+  let text = texts.get(worker);
+  if (text === undefined) {
+    text = `${worker.name} ${worker.ip}`;
+    for (const key in worker.labels) text += ` ${key}=${worker.labels[key]}`;
+    let before = '';
+    for (const device of worker.gpu_devices ?? []) {
+      if (device.name !== before) text += ` ${device.name}`;
+      before = device.name;
+    }
+    texts.set(worker, (text = text.toLowerCase()));
+  }
+  return text;
 }
 
 /** @param {{query: URLSearchParams}} props */
@@ -76,15 +83,15 @@ export default function Cluster({ query }) {
   }, []);
   const shown = useMemo(() => {
     const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = [...workers.values()].filter((one) => SHOWS[show](one) && terms.every((term) => prepare(one).text.includes(term)));
-    return found.sort((a, b) => (prepare(a).key < prepare(b).key ? -1 : 1));
+    const found = [...workers.values()].filter((one) => SHOWS[show](one) && terms.every((term) => textOf(one).includes(term)));
+    return found.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
   }, [workers, search, show]);
   const heightOf = useMemo(() => {
     const { inLine, above } = shape();
     return (/** @type {any} */ worker) => above + FRAME + LINE * Math.max(1, Math.ceil((worker.gpu_devices?.length ?? 0) / inLine));
   }, [wide]);
 
-  if (!store.ready.value) return html`<${Waiting} lines=${6} />`;
+  if (!store.ready.value && !workers.size) return html`<${PageHead} title=${t('nav.cluster')} /><${Waiting} lines=${6} />`;
   const add = html`<button type="button" class="button primary" onClick=${() => setAdding(true)}><${Icon} name="plus" />${t('cluster.add')}</button>`;
   const dialog = adding ? html`<${AddWorker} onClose=${() => setAdding(false)} />` : null;
   if (!workers.size) {
@@ -147,19 +154,18 @@ function Row({ worker, actions }) {
       ${devices.map(
         (/** @type {any} */ device, /** @type {number} */ at) =>
           html`<a
-            class="device"
+            class=${barClass(device, 'device')}
             key=${device.index}
             href=${`/cluster/${worker.id}`}
             tabindex=${at ? -1 : 0}
             data-device=${`${worker.id}:${device.index}`}
             aria-label=${sentenceOf(device)}
-            ><${DeviceBar} device=${device} /><small
-              ><b>${device.index}</b>${device.fault ? t('cluster.faulty') : html`<span>${percent(device.utilization)}</span><span>${degrees(device.temperature)}</span>`}</small
-            ></a
+            style=${stopsOf(device)}
+            >${device.index} · ${device.fault ? t('cluster.faulty') : `${percent(device.utilization)} · ${degrees(device.temperature)}`}</a
           >`,
       )}
       ${devices.length ? null : html`<span class="muted">${t('cluster.no-devices', { ram: bytes(worker.memory?.total) })}</span>`}
     </div>
-    <${Menu} label=${t('cluster.actions', { name: worker.name })} items=${actions.of(worker)} />
+    <${Menu} label=${t('cluster.actions', { name: worker.name })} items=${() => actions.of(worker)} />
   </div>`;
 }

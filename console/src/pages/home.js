@@ -1,5 +1,6 @@
 // One look: whether anything needs a decision, and what.
 
+import { useMemo } from 'preact/hooks';
 import { askAttention, attention, attentionFault } from '../attention.js';
 import { send } from '../api.js';
 import { bytes, number } from '../format.js';
@@ -26,13 +27,14 @@ export default function Home() {
 function ForAdministrators() {
   const items = attention.value;
   const fault = attentionFault.value;
-  if (!store.ready.value || (items === null && !fault)) return html`<${Waiting} lines=${5} />`;
-  const count = items?.length ?? 0;
-  const isNew = store.models.value.size === 0;
-  return html`<${PageHead} title=${fault ? t('nav.home') : count ? t('home.decisions', { n: count }) : t('home.nothing')} />
+  if (items === null && !fault) return html`<${Waiting} lines=${5} />`;
+  const many = items?.length ?? 0;
+  const ready = store.ready.value;
+  const isNew = ready && store.models.value.size === 0;
+  return html`<${PageHead} title=${fault ? t('nav.home') : many ? t('home.decisions', { n: many }) : t('home.nothing')} />
     ${fault ? html`<${Fault} text=${fault} again=${askAttention} />` : null}
-    ${count ? html`<ol class="decisions">${items?.map((item) => html`<li key=${item.id}><${Decision} item=${item} /></li>`)}</ol>` : null}
-    ${isNew ? html`<section><h2>${t('steps.title')}</h2><${Steps} /></section>` : html`<${Figures} />`}`;
+    ${many ? html`<ol class="decisions">${items?.map((item) => html`<li key=${item.id}><${Decision} item=${item} /></li>`)}</ol>` : null}
+    ${isNew ? html`<section><h2>${t('steps.title')}</h2><${Steps} /></section>` : ready ? html`<${Figures} />` : html`<${Waiting} />`}`;
 }
 
 /** @param {{item: import('../attention.js').Item}} props */
@@ -61,17 +63,26 @@ async function carryOut(action) {
   await askAttention();
 }
 
+/** @param {Map<number, any>} table @param {(document: any) => boolean} counts */
+function count(table, counts) {
+  let sum = 0;
+  for (const one of table.values()) if (counts(one)) sum += 1;
+  return sum;
+}
+
 /** The cluster in figures, each a way to its page. */
 function Figures() {
-  const capacity = capacityOf(store.workers.value.values());
-  const models = [...store.models.value.values()];
-  const serving = models.filter((model) => model.state === 'ready').length;
-  const wanted = models.filter((model) => model.state !== 'stopped').length;
-  const running = [...store.instances.value.values()].filter((one) => one.state === 'running').length;
+  const workers = store.workers.value;
+  const capacity = useMemo(() => capacityOf(workers.values()), [workers]);
+  const models = store.models.value;
+  const serving = useMemo(() => count(models, (one) => one.state === 'ready'), [models]);
+  const wanted = useMemo(() => count(models, (one) => one.state !== 'stopped'), [models]);
+  const instances = store.instances.value;
+  const running = useMemo(() => count(instances, (one) => one.state === 'running'), [instances]);
   const share = capacity.total ? Math.round((capacity.claimed / capacity.total) * 100) : null;
   return html`<ul class="figures">
     <li><a href="/models"><b>${number(serving)}<small> / ${number(wanted)}</small></b><span>${t('home.models')}</span></a></li>
-    <li><a href="/models"><b>${number(running)}<small> / ${number(store.instances.value.size)}</small></b><span>${t('home.instances')}</span></a></li>
+    <li><a href="/models"><b>${number(running)}<small> / ${number(instances.size)}</small></b><span>${t('home.instances')}</span></a></li>
     <li><a href="/cluster"><b>${number(capacity.ready)}<small> / ${number(capacity.workers)}</small></b><span>${t('home.workers')}</span></a></li>
     <li>
       <a href="/cluster"><b>${share === null ? '–' : `${share} %`}</b><span>${t('home.memory', { claimed: bytes(capacity.claimed), total: bytes(capacity.total) })}</span></a>

@@ -59,7 +59,7 @@ export default function WorkerPage({ params }) {
             <span class="num">${t('worker.of', { used: bytes(worker.memory?.used), total: bytes(worker.memory?.total) })}, ${t('device.claimed', { size: bytes(worker.memory?.claimed) })}</span>
           </dd>
           <dt>${t('worker.disk')}</dt>
-          <dd class="num">${t('device.free', { size: bytes(worker.model_bytes_free) })} · <a href=${`/files?worker=${encodeURIComponent(worker.name)}`}>${t('nav.files')}</a></dd>
+          <dd class="num"><span>${t('device.free', { size: bytes(worker.model_bytes_free) })} · <a href=${`/files?worker=${encodeURIComponent(worker.name)}`}>${t('nav.files')}</a></span></dd>
           ${full?.status?.os?.name ? html`<dt>${t('worker.system')}</dt><dd>${full.status.os.name} ${full.status.os.version ?? ''}${full.status.kernel?.release ? `, ${full.status.kernel.release}` : ''}</dd>` : null}
           ${full?.heartbeat_time ? html`<dt>${t('worker.heard')}</dt><dd><${Ago} at=${full.heartbeat_time} /></dd>` : null}
         </dl>
@@ -85,7 +85,7 @@ const Device = ({ device, holders }) =>
   html`<h3>${device.index} <span class="muted">${device.name}</span></h3>
     <${DeviceBar} device=${device} tall label=${sentenceOf(device)} />
     <p class="num muted">${[
-      t('worker.of', { used: bytes(device.claimed), total: bytes(device.total) }),
+      t('worker.of', { used: bytes(device.claimed ?? 0), total: bytes(device.total) }),
       device.used_by_us === undefined ? null : t('device.ours', { size: bytes(device.used_by_us) }),
       device.used_by_others ? t('device.others', { size: bytes(device.used_by_others) }) : null,
       percent(device.utilization),
@@ -109,7 +109,7 @@ function Instances({ instances, workerId }) {
         sort: (/** @type {any} */ one) => models.get(one.model_id)?.name,
         cell: (/** @type {any} */ one) => html`<a href=${`/models/${one.model_id}`}>${models.get(one.model_id)?.name ?? '–'}</a>`,
       },
-      { key: 'state', title: t('worker.state'), width: '150px', sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.deleted_at ? 'ending' : one.state} detail=${one.state === 'downloading' ? percent(one.download_progress) : undefined} />` },
+      { key: 'state', title: t('worker.state'), width: '130px', sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.deleted_at ? 'ending' : one.state} detail=${one.state === 'downloading' ? percent(one.download_progress) : undefined} />` },
       {
         key: 'gpus',
         title: t('worker.gpus'),

@@ -17,7 +17,8 @@ export function sharesOf(device) {
   const known = (/** @type {any} */ value) => (typeof value === 'number' ? value : null);
   return {
     total: known(device.total),
-    claimed: known(device.claimed),
+    // The stream leaves it out where nothing is claimed.
+    claimed: known(device.claimed) ?? 0,
     ours: known(device.used_by_us),
     others: known(device.used_by_others),
     // Used by somebody, it is not known by whom.
@@ -31,7 +32,7 @@ export function sentenceOf(device) {
   const shares = sharesOf(device);
   const parts = [`${device.index}`, device.name, bytes(shares.total)];
   if (device.fault) parts.push(device.fault);
-  if (shares.claimed !== null) parts.push(t('device.claimed', { size: bytes(shares.claimed) }));
+  if (shares.claimed) parts.push(t('device.claimed', { size: bytes(shares.claimed) }));
   if (shares.ours !== null) parts.push(t('device.ours', { size: bytes(shares.ours) }));
   if (shares.others) parts.push(t('device.others', { size: bytes(shares.others) }));
   if (shares.used !== null) parts.push(t('device.used', { size: bytes(shares.used) }));
@@ -42,23 +43,23 @@ export function sentenceOf(device) {
 }
 
 /** The stops of the gradient, in percent of the whole. @param {any} device */
-function stopsOf(device) {
+export function stopsOf(device) {
   const { total, claimed, ours, others, used } = sharesOf(device);
   if (!total) return null;
   const share = (/** @type {number} */ size) => Math.min(100, Math.max(0, (size / total) * 100));
-  const mine = share(ours ?? (used !== null && others === null ? Math.min(used, claimed ?? used) : 0));
-  const held = Math.max(mine, share(claimed ?? 0));
+  const mine = share(ours ?? (used !== null && others === null ? Math.min(used, claimed) : 0));
+  const held = Math.max(mine, share(claimed));
   const strangers = share(others ?? 0);
   const taken = Math.min(100, held + strangers);
   return { '--ours': `${mine}%`, '--claimed': `${held}%`, '--others': `${taken}%` };
 }
 
+/** The classes of an element that has the bar of a device as its background. @param {any} device @param {string} base */
+export const barClass = (device, base) => `${base}${device.fault ? ' faulty' : ''}${device.total ? '' : ' unknown'}`;
+
 /** @param {{device: any, label?: string, tall?: boolean}} props with `label` it is an image that says so */
-export function DeviceBar({ device, label, tall = false }) {
-  const stops = stopsOf(device);
-  const names = ['bar', tall ? 'tall' : '', device.fault ? 'faulty' : '', stops ? '' : 'unknown'].filter(Boolean).join(' ');
-  return html`<span class=${names} style=${stops} role=${label ? 'img' : undefined} aria-label=${label}></span>`;
-}
+export const DeviceBar = ({ device, label, tall = false }) =>
+  html`<span class=${barClass(device, tall ? 'bar tall' : 'bar')} style=${stopsOf(device)} role=${label ? 'img' : undefined} aria-label=${label}></span>`;
 
 /** A plain share of 100. @param {{value: number | null | undefined, label: string}} props */
 export function Meter({ value, label }) {

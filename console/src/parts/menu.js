@@ -9,7 +9,7 @@ import { toast } from './toast.js';
 /**
  * @param {object} props
  * @param {string} props.label
- * @param {Array<{text: string, act: () => any, danger?: boolean}>} props.items
+ * @param {Array<{text: string, act: () => any, danger?: boolean}> | (() => Array<{text: string, act: () => any, danger?: boolean}>)} props.items a function is asked when the menu opens
  * @param {string} [props.icon]
  * @param {any} [props.children] shown on the button in place of the icon alone
  */
@@ -54,7 +54,7 @@ export function Menu({ label, items, icon = 'more', children }) {
     </button>
     ${open
       ? html`<div role="menu" aria-label=${label}>
-          ${items.map((item) => html`<button type="button" role="menuitem" tabindex="-1" class=${item.danger ? 'danger' : ''} onClick=${() => act(item.act)}>${item.text}</button>`)}
+          ${(typeof items === 'function' ? items() : items).map((item) => html`<button type="button" role="menuitem" tabindex="-1" class=${item.danger ? 'danger' : ''} onClick=${() => act(item.act)}>${item.text}</button>`)}
         </div>`
       : null}
   </div>`;

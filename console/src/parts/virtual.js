@@ -4,9 +4,10 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { html } from './html.js';
 
-/** Rows drawn beyond the edge of the screen, and the step in which the drawn part moves. */
-const BEYOND = 6;
-const STEP = 4;
+/** Rows drawn beyond the edge of the screen. */
+const BEYOND = 3;
+/** New rows in one frame: however far somebody jumps, no frame takes long. Those on the screen come first. */
+const AT_ONCE = 4;
 
 /** Where each row begins, and where the last one ends. @param {any[]} items @param {(item: any) => number} heightOf */
 function offsetsOf(items, heightOf) {
@@ -28,6 +29,22 @@ function rowAt(offsets, y) {
 }
 
 /**
+ * The part to draw next on the way from what is drawn to what is wanted, with few new rows.
+ *
+ * @param {{from: number, to: number}} was
+ * @param {{from: number, to: number}} wanted
+ * @param {number} first on the screen
+ * @param {number} end behind the last on the screen
+ */
+function nearer(was, wanted, first, end) {
+  const kept = { from: Math.max(was.from, wanted.from), to: Math.min(was.to, wanted.to) };
+  if (kept.from >= kept.to) return { from: first, to: Math.min(first + AT_ONCE, wanted.to) };
+  const below = Math.min(AT_ONCE, (kept.to < end ? end : wanted.to) - kept.to);
+  const above = Math.min(AT_ONCE - Math.max(0, below), kept.from - (kept.from > first ? first : wanted.from));
+  return { from: kept.from - Math.max(0, above), to: kept.to + Math.max(0, below) };
+}
+
+/**
  * @param {object} props
  * @param {any[]} props.items
  * @param {(item: any) => string | number} props.keyOf
@@ -42,20 +59,31 @@ export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', r
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const offsets = useMemo(() => offsetsOf(items, heightOf), [items, heightOf]);
   const [range, setRange] = useState({ from: 0, to: 0 });
-  const latest = useRef(offsets);
-  latest.current = offsets;
+  const latest = useRef({ offsets, range, frame: 0 });
+  latest.current.offsets = offsets;
+  latest.current.range = range;
 
   const look = () => {
     const element = box.current;
     if (!element) return;
-    const known = latest.current;
+    const { offsets: known, range: was } = latest.current;
     const top = -element.getBoundingClientRect().top;
     const count = known.length - 1;
     const first = rowAt(known, Math.max(0, top));
     const last = rowAt(known, Math.max(0, top + innerHeight));
-    const from = Math.max(0, Math.floor((first - BEYOND) / STEP) * STEP);
-    const to = Math.min(count, Math.ceil((last + 1 + BEYOND) / STEP) * STEP);
-    setRange((was) => (was.from === from && was.to === to ? was : { from, to }));
+    const wanted = { from: Math.max(0, first - BEYOND), to: Math.min(count, last + 1 + BEYOND) };
+    const next = nearer(was, wanted, first, last + 1);
+    const done = next.from === wanted.from && next.to === wanted.to;
+    if (next.from !== was.from || next.to !== was.to) {
+      latest.current.range = next;
+      setRange(next);
+    }
+    if (!done && !latest.current.frame) {
+      latest.current.frame = requestAnimationFrame(() => {
+        latest.current.frame = 0;
+        look();
+      });
+    }
   };
   useLayoutEffect(look, [offsets]);
   useEffect(() => {
@@ -66,6 +94,7 @@ export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', r
       removeEventListener('resize', look);
     };
   }, []);
+  useEffect(() => () => cancelAnimationFrame(latest.current.frame), []);
 
   const to = Math.min(range.to, items.length);
   const from = Math.min(range.from, to);

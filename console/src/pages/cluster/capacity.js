@@ -9,15 +9,32 @@ export function capacityOf(workers) {
   for (const worker of workers) {
     sum.workers += 1;
     if (worker.state === 'ready') sum.ready += 1;
-    for (const device of worker.gpu_devices ?? []) {
-      sum.devices += 1;
-      sum.total += device.total ?? 0;
-      sum.claimed += device.claimed ?? 0;
-      sum.ours += device.used_by_us ?? 0;
-      sum.others += device.used_by_others ?? 0;
-      sum.free += device.free ?? 0;
-    }
+    const own = sumOf(worker);
+    sum.devices += own.devices;
+    for (const name of SUMMED) sum[name] += own[name];
   }
+  return sum;
+}
+
+/** @type {['total', 'claimed', 'ours', 'others', 'free']} */
+const SUMMED = ['total', 'claimed', 'ours', 'others', 'free'];
+/** Kept as long as the document is the same one. @type {WeakMap<any, any>} */
+const sums = new WeakMap();
+
+/** @param {any} worker */
+function sumOf(worker) {
+  let sum = sums.get(worker);
+  if (sum) return sum;
+  sum = { devices: 0, total: 0, claimed: 0, ours: 0, others: 0, free: 0 };
+  for (const device of worker.gpu_devices ?? []) {
+    sum.devices += 1;
+    sum.total += device.total ?? 0;
+    sum.claimed += device.claimed ?? 0;
+    sum.ours += device.used_by_us ?? 0;
+    sum.others += device.used_by_others ?? 0;
+    sum.free += device.free ?? 0;
+  }
+  sums.set(worker, sum);
   return sum;
 }
 
