@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 WANTED = pyproject.toml constraints.txt hatch_build.py console/package-lock.json $(wildcard console/*.js) $(shell find console/src -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-models bench-placement bench-scale tiny-model docs docs-ui guide test-guide estimates wheel clean
+.PHONY: help install start test test-root test-slow test-gpu test-engines test-lower fuzz laws lint format bench bench-batch bench-console bench-models bench-placement bench-scale tiny-model docs docs-ui guide test-guide estimates wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-scale: $(VENV)/.installed-dev ## Measure what 1000 workers cost a server, 
 bench-batch: $(VENV)/.installed-dev ## Measure how many of those that wait together get a place, beside the most that OR-tools finds
 	$(PIP) "ortools>=9.15"
 	$(VENV)/bin/python benchmarks/batch.py $(ARGS)
+
+bench-console: $(VENV)/.installed-dev ## Measure the web console in Chromium: size, paint, scrolling through 1000 workers, memory
+	$(VENV)/bin/python benchmarks/console.py --json $(ARGS)
 
 bench-models: $(VENV)/.installed-dev ## Measure the start over two workers (tests/make-llama-rpc first), large files, and facts of models
 	$(VENV)/bin/python benchmarks/gang_start.py

@@ -6,8 +6,6 @@ import { html } from './html.js';
 
 /** Rows drawn beyond the edge of the screen. */
 const BEYOND = 3;
-/** New rows in one frame: however far somebody jumps, no frame takes long. Those on the screen come first. */
-const AT_ONCE = 4;
 
 /** Where each row begins, and where the last one ends. @param {any[]} items @param {(item: any) => number} heightOf */
 function offsetsOf(items, heightOf) {
@@ -35,12 +33,13 @@ function rowAt(offsets, y) {
  * @param {{from: number, to: number}} wanted
  * @param {number} first on the screen
  * @param {number} end behind the last on the screen
+ * @param {number} atOnce new rows
  */
-function nearer(was, wanted, first, end) {
+function nearer(was, wanted, first, end, atOnce) {
   const kept = { from: Math.max(was.from, wanted.from), to: Math.min(was.to, wanted.to) };
-  if (kept.from >= kept.to) return { from: first, to: Math.min(first + AT_ONCE, wanted.to) };
-  const below = Math.min(AT_ONCE, (kept.to < end ? end : wanted.to) - kept.to);
-  const above = Math.min(AT_ONCE - Math.max(0, below), kept.from - (kept.from > first ? first : wanted.from));
+  if (kept.from >= kept.to) return { from: first, to: Math.min(first + atOnce, wanted.to) };
+  const below = Math.min(atOnce, (kept.to < end ? end : wanted.to) - kept.to);
+  const above = Math.min(atOnce - Math.max(0, below), kept.from - (kept.from > first ? first : wanted.from));
   return { from: kept.from - Math.max(0, above), to: kept.to + Math.max(0, below) };
 }
 
@@ -51,11 +50,12 @@ function nearer(was, wanted, first, end) {
  * @param {(item: any) => number} props.heightOf in pixels; the same function as long as heights are the same
  * @param {(item: any, index: number) => any} props.row what is drawn in a row
  * @param {(items: any[]) => void} [props.onShown] told which items are drawn, whenever that changes
+ * @param {number} [props.atOnce] new rows in one frame: however far somebody jumps, none takes long; those on the screen come first
  * @param {string} [props.role] of the list; `rowRole` of a row
  * @param {string} [props.rowRole]
  * @param {string} [props.label]
  */
-export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', rowRole = 'listitem', label }) {
+export function Virtual({ items, keyOf, heightOf, row, onShown, atOnce = 4, role = 'list', rowRole = 'listitem', label }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const offsets = useMemo(() => offsetsOf(items, heightOf), [items, heightOf]);
   const [range, setRange] = useState({ from: 0, to: 0 });
@@ -72,7 +72,7 @@ export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', r
     const first = rowAt(known, Math.max(0, top));
     const last = rowAt(known, Math.max(0, top + innerHeight));
     const wanted = { from: Math.max(0, first - BEYOND), to: Math.min(count, last + 1 + BEYOND) };
-    const next = nearer(was, wanted, first, last + 1);
+    const next = nearer(was, wanted, first, last + 1, atOnce);
     const done = next.from === wanted.from && next.to === wanted.to;
     if (next.from !== was.from || next.to !== was.to) {
       latest.current.range = next;
