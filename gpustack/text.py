@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SURROGATES = range(0xDC80, 0xDD00)
@@ -22,6 +23,15 @@ _SECRETS = re.compile(
     r"(?i)(bearer\s+|basic\s+|(?-i:gpustack_[0-9a-z]+_)|://[^\s/:@'\"]*:(?=[^\s/@'\"]+@)"
     r"|(?:token|passw(?:or)?d|secret|api[_-]?key)['\"]?[=:]\s*['\"]?)([^\s,;'\"&@]+)"
 )
+MASK = "***"
+SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
+"""Names of fields and variables that hold secrets."""
+# Possessive, and tried only at the beginning of a word: else a text of many "-" would take quadratic time.
+SECRET_FLAG = re.compile(
+    r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
+    r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
+)
+"""A flag with the secret after it."""
 _HEADER = re.compile(r"(?is)(header (?:value|name|field)[^'\"]{0,40}b?(['\"])).*\2")
 """HTTP libraries quote a header that they refuse to send, secrets included."""
 
@@ -79,6 +89,29 @@ def redacted(text: str) -> str:
 
 _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of an answer that is no TLS."""
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command without the secrets in them, which stand in one with a flag or after it."""
+    made: list[str] = []
+    before = ""
+    for one in arguments:
+        is_secret = (
+            before.startswith("-") and "=" not in before and SECRET_FLAG.match(f"{before} x") is not None
+        )
+        made.append(
+            MASK if is_secret and not one.startswith("--") else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(one))
+        )
+        before = one
+    return made
+
+
+def masked_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without the secrets in them, which are told by their names or their form."""
+    return {
+        name: MASK if SECRET_NAME.search(name) else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value))
+        for name, value in environment.items()
+    }
 
 
 def said_by(error: BaseException) -> str:

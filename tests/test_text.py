@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from gpustack.errors import Invalid, Unavailable
-from gpustack.text import presentable, printable, redacted, said_by, storable, washed
+from gpustack.text import (
+    masked_arguments,
+    masked_environment,
+    presentable,
+    printable,
+    redacted,
+    said_by,
+    storable,
+    washed,
+)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +134,30 @@ def test_a_variable_is_named_and_a_key_is_not() -> None:
         redacted(f"GPUSTACK_SERVER_URL is set: {key}")
         == "GPUSTACK_SERVER_URL is set: gpustack_0123456789abcdef_***"
     )
+
+
+def test_a_command_is_shown_without_the_secrets_in_it() -> None:
+    command = [
+        "serve",
+        "--api-key",
+        "abc",
+        "--port",
+        "80",
+        "--hf-token=def",
+        "http://me:pw@host",
+        "--key",
+        "--flag",
+    ]
+    assert masked_arguments(command) == [
+        "serve",
+        "--api-key",
+        "***",
+        "--port",
+        "80",
+        "--hf-token=***",
+        "http://me:***@host",
+        "--key",
+        "--flag",
+    ]
+    shown = masked_environment({"HF_TOKEN": "abc", "ARGS": "--api-key abc -v", "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert shown == {"HF_TOKEN": "***", "ARGS": "--api-key *** -v", "CUDA_VISIBLE_DEVICES": "0,1"}

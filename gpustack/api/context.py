@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,10 +13,12 @@ import attrs
 
 from gpustack.domain.access import Session, UserSource
 from gpustack.domain.error_format import ErrorFormat
+from gpustack.domain.launch import LaunchRecord
 from gpustack.domain.worker import Worker
 from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.person import VerifiedIdentity
 from gpustack.identity.sign_in import SignInRequest
+from gpustack.identity.sign_on_trial import SignOnTrial
 from gpustack.metrics.mapping_file import MetricMapFile
 from gpustack.policy.placement import GangSettings
 from gpustack.server.audit_trail import AuditTrail
@@ -53,7 +55,11 @@ class LogStream(Protocol):
 
 
 class LogSource(Protocol):
-    """Reads the log of an instance from its worker."""
+    """Reads from its worker the log of an instance, and with what its engine was started."""
+
+    async def launch(self, worker: Worker, instance_id: int, member: int = 0) -> LaunchRecord:
+        """Raises ``NotFound`` where that is not on record, ``Unavailable`` when the worker does not answer."""
+        ...
 
     def logs(
         self,
@@ -204,6 +210,24 @@ class Version:
 
 
 @attrs.frozen(kw_only=True)
+class ServerSetting:
+    """A setting as everybody may see it: a secret is masked. ``origin`` is where it was written."""
+
+    name: str
+    value: str
+    origin: str
+    is_default: bool
+    is_secret: bool
+    group: str
+    help: str
+    variable: str
+
+
+async def _no_sign_on(issuer: str | None) -> SignOnTrial:
+    return SignOnTrial(kind=None, fault="No identity provider is configured")
+
+
+@attrs.frozen(kw_only=True)
 class ServerDescription:
     """What the server tells of itself."""
 
@@ -220,6 +244,9 @@ class ServerDescription:
     servers: Callable[[], Sequence[RegisteredServer]] = lambda: ()
     """All servers of the cluster."""
     inference_routes: Sequence[RouteDescription] = ()
+    settings: Sequence[ServerSetting] = ()
+    sign_on_trial: Callable[[str | None], Awaitable[SignOnTrial]] = _no_sign_on
+    """Tries the identity provider; with another OIDC issuer, that one."""
 
 
 @attrs.frozen(kw_only=True)

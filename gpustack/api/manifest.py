@@ -16,8 +16,9 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.errors import GpustackError, Invalid
 from gpustack.plugins import siblings
 from gpustack.store.transaction import Tx
+from gpustack.text import MASK
 
-from .mask import MASK, holds_secret, masked
+from .mask import holds_secret, masked
 from .shape import AnyJson, Array, Dictionary, Document, JsonShape, LimitsObject, Nullable, Text
 from .view import Doc
 

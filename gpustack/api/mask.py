@@ -8,23 +8,15 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from gpustack.text import printable, redacted
+from gpustack.text import MASK, SECRET_FLAG, SECRET_NAME, printable, redacted
 
 from .shape import Array, Dictionary, Document, JsonShape, Nullable, Text
 from .view import plain
 
-MASK = "***"
 LONGEST = 256
 """Characters of a text that are kept."""
 _MOST = 50
 """Items of a list or object that are kept."""
-
-_SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
-# Possessive, and tried only at the beginning of a word: else a text of many "-" would take quadratic time.
-_SECRET_FLAG = re.compile(
-    r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
-    r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
-)
 
 _LIKELY_NAME = re.compile(r"(?i)(key|token|pass|pwd|secret|cred|auth|cookie)")
 
@@ -38,10 +30,10 @@ def holds_secret(value: Any, name: str = "") -> bool:
         flags = [
             f"{one} {after}" for one, after in pairwise(value) if isinstance(one, str) and one[:1] == "-"
         ]
-        return any(holds_secret(item) for item in value) or any(map(_SECRET_FLAG.search, flags))
+        return any(holds_secret(item) for item in value) or any(map(SECRET_FLAG.search, flags))
     if not isinstance(value, str) or not value:
         return False
-    return bool(_LIKELY_NAME.search(name) or _SECRET_FLAG.search(value)) or redacted(value) != value
+    return bool(_LIKELY_NAME.search(name) or SECRET_FLAG.search(value)) or redacted(value) != value
 
 
 def legible(text: str, longest: int = LONGEST) -> str:
@@ -55,12 +47,12 @@ def masked(value: Any, shape: JsonShape | None = None, name: str = "") -> Any:
         return None if value is None else masked(value, shape.of, name)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if (isinstance(shape, Text) and shape.secret) or _SECRET_NAME.search(name):
+    if (isinstance(shape, Text) and shape.secret) or SECRET_NAME.search(name):
         return MASK
     if isinstance(value, Mapping):
         return _object(value, shape)
     if isinstance(value, str):
-        return legible(_SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value)))
+        return legible(SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value)))
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Sequence):
@@ -84,7 +76,7 @@ def _list(value: Sequence[Any], shape: JsonShape | None) -> list[Any]:
     made: list[Any] = []
     before = ""
     for item in value[:_MOST]:
-        secret = before.startswith("-") and "=" not in before and _SECRET_FLAG.match(f"{before} x")
+        secret = before.startswith("-") and "=" not in before and SECRET_FLAG.match(f"{before} x")
         made.append(MASK if secret else masked(item, inner))
         before = item if isinstance(item, str) else ""
     return [*made, f"… {len(value) - _MOST} more"] if len(value) > _MOST else made

@@ -12,6 +12,7 @@ import orjson
 from gpustack.domain.artifact import ModelSource
 from gpustack.domain.document import decode, encode
 from gpustack.domain.facts import ModelFacts
+from gpustack.domain.launch import LaunchRecord
 from gpustack.domain.route import TARGET_PORT
 from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, GpustackError, NotFound, Unavailable
@@ -62,6 +63,22 @@ class WorkerClient:
         )
         async with _answered(call, worker) as response:
             yield response.chunks()
+
+    async def launch(self, worker: Worker, instance_id: int, member: int = 0) -> LaunchRecord:
+        """With what an instance's engine was started last.
+
+        Raises ``NotFound`` where that is not on record, ``Unavailable`` when the worker does not answer.
+        """
+        call = self._pool.request(
+            _address(worker),
+            "GET",
+            f"/engineLaunch/{instance_id}?member={member}".encode(),
+            self._headers(worker),
+            first_byte_timeout=_BEGINS_WITHIN,
+            idle_timeout=_BEGINS_WITHIN,
+        )
+        async with _answered(call, worker) as response:
+            return decode(await response.read(_ANSWER_LIMIT), LaunchRecord)
 
     async def facts(self, worker: Worker, source: ModelSource) -> ModelFacts:
         """What the header of a model file says, read by the worker.

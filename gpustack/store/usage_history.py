@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ from .table import specs, tables
 
 _TABLE = tables[ModelUsage]
 _COUNTS = ("prompt_token_count", "completion_token_count", "request_count", "failed_count")
+_AT_ONCE = 500
+"""Ids in one statement."""
 _NAMES = ("username", "model_name", "updated_at")
 _SUMS = [sa.func.coalesce(sa.func.sum(_TABLE.c[name]), 0).label(name) for name in _COUNTS]
 
@@ -54,6 +57,76 @@ class UsageShare(UsageSum):
 
     id: int
     name: str
+
+
+GROUPS: Mapping[str, str] = {
+    "day": "date",
+    "user": "user_id",
+    "key": "api_key_id",
+    "model": "model_id",
+    "operation": "operation",
+}
+"""By what usage can be summed, with the column of each."""
+
+
+@attrs.frozen(kw_only=True)
+class UsageGroup(UsageSum):
+    """The counts of one day, user, key, model or operation, or of several of these together; ``None`` is what was
+    summed over. Names are the latest that are on record."""
+
+    date: date | None = None
+    user_id: int | None = None
+    api_key_id: int | None = None
+    model_id: int | None = None
+    operation: str | None = None
+    username: str = ""
+    model_name: str = ""
+    last_used_at: datetime | None = None
+
+
+def sums(
+    conn: sa.Connection,
+    start: date,
+    end: date,
+    *,
+    by: Collection[str],
+    user_ids: Collection[int] = (),
+    model_ids: Collection[int] = (),
+    limit: int,
+) -> list[UsageGroup]:
+    """Sums from ``start`` to ``end`` inclusive by some of ``GROUPS``, at most ``limit``: the newest days and the most
+    tokens first."""
+    columns = [_TABLE.c[GROUPS[name]] for name in GROUPS if name in by]
+    tokens = sa.func.sum(_TABLE.c.prompt_token_count + _TABLE.c.completion_token_count)
+    newest, last = sa.func.max(_TABLE.c.id).label("newest"), sa.func.max(_TABLE.c.updated_at).label("last")
+    query = sa.select(*columns, newest, last, *_SUMS).where(_within(start, end), *_of(user_ids, model_ids))
+    order = [_TABLE.c.date.desc()] if "day" in by else []
+    query = query.group_by(*columns).order_by(*order, tokens.desc(), *columns).limit(limit)
+    found = [row for row in conn.execute(query).all() if row.newest is not None]
+    names = _names(conn, [row.newest for row in found])
+    return [_group(row, names, [column.name for column in columns]) for row in found]
+
+
+def _names(conn: sa.Connection, keys: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """The names of account and model in those rows."""
+    made: dict[int, tuple[str, str]] = {}
+    for first in range(0, len(keys), _AT_ONCE):
+        some = _TABLE.c.id.in_(keys[first : first + _AT_ONCE])
+        for row in conn.execute(sa.select(_TABLE.c.id, _TABLE.c.username, _TABLE.c.model_name).where(some)):
+            made[row.id] = row.username, row.model_name
+    return made
+
+
+def _group(
+    row: sa.Row[*tuple[object, ...]], names: Mapping[int, tuple[str, str]], columns: Sequence[str]
+) -> UsageGroup:
+    username, model_name = names.get(row.newest, ("", ""))
+    fields: dict[str, Any] = {name: row._mapping[name] for name in columns}
+    if "user_id" in columns:
+        fields["username"] = username
+    if "model_id" in columns:
+        fields["model_name"] = model_name
+    return UsageGroup(**fields, **_counts(row), last_used_at=row.last)
 
 
 def daily(

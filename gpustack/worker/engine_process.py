@@ -26,6 +26,7 @@ from gpustack.nursery.process import spawn_group
 from gpustack.nursery.state import GroupState, forget_state, read_state, read_states
 from gpustack.worker import session_folder
 from gpustack.worker.context import WorkerContext
+from gpustack.worker.launch_record import launch_record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,8 @@ async def start_engine(
     try:
         await _threads.run(partial(context.state_dir.mkdir, parents=True, exist_ok=True, mode=0o700))
         await _threads.run(partial(session_folder.fill, session_folder.of(state_file), launch))
+        record = launch_record(launch, secrets, context.now())
+        await _threads.run(partial(write_record, log_file, record))
         group = await spawn_group(
             launch.argv,
             env={**inherited_environment(os.environ), **launch.env},

@@ -35,14 +35,17 @@ from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.upstream import UpstreamAddress, UpstreamError
 from gpustack.http1.upstream_exchange import RequestBody
 from gpustack.identity.file_ticket import reader_of
+from gpustack.nursery.limiter import threads
 from gpustack.nursery.log_file import previous, tail
 from gpustack.worker.engine_key import EngineKeys, KeyFilter
 from gpustack.worker.file_server import PREFIX, FileServer
+from gpustack.worker.launch_record import read_record
 from gpustack.worker.membership import Membership
 from gpustack.worker.ports import PortLeases
 
 log = logging.getLogger(__name__)
 
+_RECORDS = threads("launch records", 1)
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
 _NOT_FOR_ENGINES = HOP_BY_HOP | {b"authorization", b"x-api-key", TARGET_PORT, RUNS_LEFT, b"host", b"cookie"}
@@ -117,6 +120,8 @@ class ForwardHandler:
                 await self._proxy(exchange)
             elif path.startswith("/serveLogs/"):
                 await self._logs(exchange)
+            elif path.startswith("/engineLaunch/"):
+                await self._launch(exchange)
             elif path == "/run":
                 await exchange.respond(200, _JSON, json.dumps({"run": self._membership.run_id}).encode())
             elif path == "/modelFacts":
@@ -180,13 +185,25 @@ class ForwardHandler:
                 f"The engine on port {port} did not answer: {error}", begun=bool(call.runs)
             ) from error
 
-    async def _logs(self, exchange: Exchange) -> None:
-        name = exchange.head.path.removeprefix("/serveLogs/")
+    def _log_of(self, name: str, asked: dict[str, list[str]]) -> Path:
+        """Where the member of an instance writes that a request names."""
         if not name.isdigit() or len(name) > _LONGEST_NUMBER:
             raise NotFound("Log file not found")
-        asked = parse_qs(exchange.head.query)
         member = _number(asked, "member") or 0
-        path = self._log_file(int(name), min(max(member, 0), _MOST_MEMBERS))
+        return self._log_file(int(name), min(max(member, 0), _MOST_MEMBERS))
+
+    async def _launch(self, exchange: Exchange) -> None:
+        """With what the process of a member was started last."""
+        name = exchange.head.path.removeprefix("/engineLaunch/")
+        log_file = self._log_of(name, parse_qs(exchange.head.query))
+        record = await _RECORDS.run(read_record, log_file)
+        if record is None:
+            raise NotFound("Its engine has not been started here, or by a former version")
+        await exchange.respond(200, _JSON, encode(record))
+
+    async def _logs(self, exchange: Exchange) -> None:
+        asked = parse_qs(exchange.head.query)
+        path = self._log_of(exchange.head.path.removeprefix("/serveLogs/"), asked)
         if _flag(asked, "previous"):
             path = previous(path, 1)
         if not await trio.Path(path).exists():

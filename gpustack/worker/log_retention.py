@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 KEEP = 7 * 86400.0
 """Seconds for which the logs of an instance can still be read on the machine after it has gone."""
 _LOOK_EVERY = 3600.0
-_NAME = re.compile(r"([1-9][0-9]{0,17})(?:-member-[0-9]+)?(\.[0-9]+|\.cut)?\.log")
+_NAME = re.compile(r"([1-9][0-9]{0,17})(?:-member-[0-9]+)?((\.[0-9]+|\.cut)?\.log|\.launch\.json)")
 _threads = threads("old logs", 1)
 
 

@@ -11,6 +11,7 @@ import trio.testing
 
 from gpustack.domain.access import ApiKey, User
 from gpustack.domain.instance import Claim, MemberStatus, ModelInstance, Placement, Subordinate
+from gpustack.domain.launch import LaunchRecord
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.unit import GIB
 from gpustack.policy.placement import GangSettings
@@ -340,3 +341,24 @@ async def test_when_an_ended_engine_is_gone_so_is_its_record(world: World) -> No
     answer = await world.ask("PUT", "/v1/model-instances/1/report", credential, json={"gone": True})
     assert answer.status_code == 200
     assert not world.store.snapshot.instances
+
+
+async def test_with_what_an_engine_was_started_is_asked_of_its_worker(world: World) -> None:
+    worker, _ = await world.worker("mine")
+    model = await world.model("m")
+    await world.instance(model, "m-1", worker)
+    await world.instance(model, "m-2")
+    assert (await world.ask("GET", "/v1/model-instances/1/launch", world.admin)).status_code == 404
+    world.link.launched[1, 0] = LaunchRecord(
+        argv=("serve", "a b"), env={"HF_TOKEN": "***", "X": "1 2"}, started_at=world.clock.now
+    )
+    assert await world.get("/v1/model-instances/1/launch") == {
+        "argv": ["serve", "a b"],
+        "env": {"HF_TOKEN": "***", "X": "1 2"},
+        "started_at": "2026-01-02T03:04:05Z",
+        "files": [],
+        "worker_id": worker.id,
+        "member": 0,
+        "command": "HF_TOKEN='***' X='1 2' serve 'a b'",
+    }
+    assert (await world.ask("GET", "/v1/model-instances/2/launch", world.admin)).status_code == 404

@@ -19,12 +19,13 @@ from gpustack.domain.access import ApiKey, User
 from gpustack.domain.artifact import ModelSource, SourceKind
 from gpustack.domain.device import Device, DeviceMemory
 from gpustack.domain.instance import Claim, ModelInstance, Placement
+from gpustack.domain.launch import LaunchRecord
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.load import load_of
 from gpustack.domain.model import Model
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
-from gpustack.errors import Unavailable
+from gpustack.errors import NotFound, Unavailable
 from gpustack.http1.handoff import OWNER
 from gpustack.identity.keys import make_api_key, worker_key
 from gpustack.identity.passwords import hash_password
@@ -67,6 +68,13 @@ class FakeLogSource:
     let_go: int = 0
     goes_on: bool = False
     """The logs have no end."""
+    launched: dict[tuple[int, int], LaunchRecord] = attrs.field(factory=dict)
+    """By instance and member."""
+
+    async def launch(self, worker: Worker, instance_id: int, member: int = 0) -> LaunchRecord:
+        if (instance_id, member) not in self.launched:
+            raise NotFound("Its engine has not been started here, or by a former version")
+        return self.launched[instance_id, member]
 
     @asynccontextmanager
     async def logs(

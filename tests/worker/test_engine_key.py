@@ -111,6 +111,12 @@ async def test_an_engine_that_writes_its_key_down_shows_it_to_nobody(
     status, text = await worker.ask("/serveLogs/1")
     assert status == 200
     assert text.count(b"gpustack-engine-***") == 1 and text.count(b"gpustack-engine-") == 1
+    status, text = await worker.ask("/engineLaunch/1")
+    assert status == 200, "with what it was started is kept for who looks why it failed"
+    launched = json.loads(text)
+    assert launched["argv"][:2] == ["sh", "-c"]
+    assert b"gpustack-engine-" not in text
+    assert (await worker.ask("/engineLaunch/7"))[0] == 404
 
 
 @given(st.lists(st.integers(0, 120)), st.sampled_from(["", "gpustack-engine-", "gpu", "\n", KEY[:-1]]))

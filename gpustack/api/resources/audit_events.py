@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,6 +13,7 @@ from gpustack.store.audit_history import AuditFilter
 from gpustack.store.store import Store
 
 from ..body_stream import OpenedStream
+from ..csv_text import CSV, attached, csv_lines
 from ..listing import ALL, PageRange, page_document
 from ..mask import legible
 from ..problems import MalformedRequest
@@ -108,7 +107,7 @@ async def _list(call: ApiCall) -> ApiResponse:
     return ApiResponse(document=page_document([_shown(event) for event in found], page, total))
 
 
-_FORMS = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+_FORMS = {"ndjson": "application/x-ndjson", "csv": CSV}
 
 
 async def _export(call: ApiCall) -> ApiResponse:
@@ -122,11 +121,10 @@ async def _export(call: ApiCall) -> ApiResponse:
     pieces = _pieces(call.context.store, wanted, form == "csv")
     stack = AsyncExitStack()
     stack.push_async_callback(pieces.aclose)
-    name = f'attachment; filename="audit-events.{form}"'
     return ApiResponse(
         stream=OpenedStream(stack, pieces),
         content_type=_FORMS[form],
-        headers=(("Content-Disposition", name),),
+        headers=(attached(f"audit-events.{form}"),),
     )
 
 
@@ -148,23 +146,12 @@ def _lines(events: list[AuditEvent]) -> bytes:
 
 
 def _csv(events: list[AuditEvent], *, heads: bool) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    if heads:
-        writer.writerow(_FIELDS)
+    rows: list[list[Any]] = [list(_FIELDS)] if heads else []
     for event in events:
-        shown = _shown(event)
-        shown["at"] = event.at.isoformat()
+        shown = _shown(event) | {"at": event.at}
         shown["details"] = dumps(shown["details"]).decode() if shown["details"] else ""
-        writer.writerow([_cell(value) for value in shown.values()])
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    """A spreadsheet would take a text that begins so for a formula: an apostrophe keeps it a text."""
-    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return "" if value is None else value
+        rows.append(list(shown.values()))
+    return csv_lines(rows)
 
 
 _FILTERS = (

@@ -147,7 +147,7 @@ def _ids(call: ApiCall, name: str, faults: list[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _span(call: ApiCall) -> dict[str, Any]:
+def span_of(call: ApiCall) -> dict[str, Any]:
     """The days and ids a query names. Raises ``MalformedRequest`` with every fault."""
     faults: list[str] = []
     end = _day(call, "end_date", call.context.clock().date(), faults)
@@ -165,7 +165,7 @@ def _span(call: ApiCall) -> dict[str, Any]:
 
 async def _usage(call: ApiCall) -> ApiResponse:
     found = await call.context.store.query(
-        functools.partial(usage_history.rows, **_span(call), newest_first=True, limit=MOST_ROWS + 1)
+        functools.partial(usage_history.rows, **span_of(call), newest_first=True, limit=MOST_ROWS + 1)
     )
     if len(found) > MOST_ROWS:
         raise MalformedRequest(
@@ -175,7 +175,7 @@ async def _usage(call: ApiCall) -> ApiResponse:
 
 
 async def _stats(call: ApiCall) -> ApiResponse:
-    days = await call.context.store.query(functools.partial(usage_history.daily, **_span(call)))
+    days = await call.context.store.query(functools.partial(usage_history.daily, **span_of(call)))
     return ApiResponse(document=_histories(days))
 
 
@@ -256,7 +256,7 @@ _DASHBOARD = Document(
     },
     note="Usage is of the last 31 days (UTC), load of the last hour.",
 )
-_SPAN = (
+SPAN = (
     QueryParameter(
         name="start_date", shape=Text(), note="First day, YYYY-MM-DD; 31 days before the end if not given."
     ),
@@ -280,7 +280,7 @@ ROUTES = tagged(
             path="/v1/dashboard/usage",
             summary="Usage by day, user, key, model and operation, the newest first",
             handler=_usage,
-            query=_SPAN,
+            query=SPAN,
             answer=Document(
                 name="UsageRows", fields={"items": Array(Document(name="ModelUsage", fields=_ROW))}
             ),
@@ -290,7 +290,7 @@ ROUTES = tagged(
             path="/v1/dashboard/usage/stats",
             summary="Requests and tokens by day",
             handler=_stats,
-            query=_SPAN,
+            query=SPAN,
             answer=Document(name="UsageStats", fields=_COUNT_HISTORIES),
         ),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,6 +10,7 @@ from gpustack.domain.access import Principal, Role
 from gpustack.domain.instance import ModelInstance, workers_of
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.report import InstanceReport
+from gpustack.domain.worker import Worker
 from gpustack.errors import BadRequest, NotFound, Unavailable
 from gpustack.policy.explain import Explanation
 from gpustack.server import deployment
@@ -21,7 +23,18 @@ from ..listing import ListSelection, equal
 from ..problems import MalformedRequest
 from ..resource import Resource
 from ..route import WORKERS, ApiCall, ApiResponse, ApiRoute
-from ..shape import AttrsObject, Boolean, Choice, Document, Integer, QueryParameter, Text
+from ..shape import (
+    Array,
+    AttrsObject,
+    Boolean,
+    Choice,
+    Dictionary,
+    Document,
+    Instant,
+    Integer,
+    QueryParameter,
+    Text,
+)
 from ..view import plain
 from ..wire import INSTANCE
 from ..worker_address import check_address
@@ -70,13 +83,30 @@ async def _explain(call: ApiCall) -> ApiResponse:
     return ApiResponse(document=plain(found))
 
 
-async def _logs(call: ApiCall) -> ApiResponse:
-    instance: Any = RESOURCE.item(call)
+def _seat(call: ApiCall, instance: ModelInstance) -> tuple[Worker, int]:
+    """The worker of the member that is asked for, and the member's number. Raises ``NotFound``."""
     member = _member(call, instance)
     where = None if instance.placement is None else instance.placement.share(member).worker_id
     worker = call.rendering().worker(where)
     if worker is None:
         raise NotFound("Model instance not assigned to a worker")
+    return worker, member
+
+
+async def _launch(call: ApiCall) -> ApiResponse:
+    instance: Any = RESOURCE.item(call)
+    worker, member = _seat(call, instance)
+    record = await call.context.workers.logs.launch(worker, instance.id, member)
+    variables = (f"{name}={shlex.quote(value)}" for name, value in sorted(record.env.items()))
+    command = " ".join((*variables, shlex.join(record.argv)))
+    return ApiResponse(
+        document={**plain(record), "worker_id": worker.id, "member": member, "command": command}
+    )
+
+
+async def _logs(call: ApiCall) -> ApiResponse:
+    instance: Any = RESOURCE.item(call)
+    worker, member = _seat(call, instance)
     tail = call.query.whole("tail", -1, least=-1)
     stack = AsyncExitStack()
     source = await stack.enter_async_context(
@@ -113,6 +143,13 @@ def _member(call: ApiCall, instance: ModelInstance) -> int:
     listed = ", ".join(f"{number} ({name})" if name else str(number) for number, name in found)
     raise NotFound(f"{instance.name} has no member {asked[:64]!r}; it has {listed}")
 
+
+_MEMBER = QueryParameter(
+    name="member",
+    shape=Text(longest=256),
+    note="Of an instance on several workers: the number of a member, or its worker's name; 0, the main one, by "
+    "default.",
+)
 
 REPORT = ApiRoute(
     method="PUT",
@@ -161,14 +198,30 @@ RESOURCE = Resource(
                     name="follow", shape=Boolean(), note="Go on with what is written from now on."
                 ),
                 QueryParameter(name="previous", shape=Boolean(), note="The log of the run before this one."),
-                QueryParameter(
-                    name="member",
-                    shape=Text(longest=256),
-                    note="Of an instance on several workers: the number of a member, or its worker's name; 0, the "
-                    "main one, by default.",
-                ),
+                _MEMBER,
             ),
             answer_type="text/plain",
+        ),
+        ApiRoute(
+            method="GET",
+            path="/v1/model-instances/{id}/launch",
+            summary="Tell with which command and environment the engine of an instance was started last",
+            handler=_launch,
+            query=(_MEMBER,),
+            answer=Document(
+                name="InstanceLaunch",
+                fields={
+                    "argv": Array(Text()),
+                    "env": Dictionary(Text()),
+                    "started_at": Instant(),
+                    "files": Array(Text()),
+                    "worker_id": Integer(),
+                    "member": Integer(),
+                    "command": Text(),
+                },
+                note="env: what it has beyond the environment of its worker. Secrets are masked on the worker. files: "
+                "names of files that were written for it alone. command: all in one line for a shell.",
+            ),
         ),
         ApiRoute(
             method="GET",

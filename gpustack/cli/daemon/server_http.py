@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import trio
@@ -18,6 +19,7 @@ from gpustack.api.context import (
     HubAccess,
     ModelServices,
     ServerDescription,
+    ServerSetting,
     UsageServices,
     Version,
     WorkerServices,
@@ -31,6 +33,10 @@ from gpustack.cli.daemon.front import cross_origin_of
 from gpustack.cli.daemon.model_file import model_scope_endpoint
 from gpustack.cli.daemon.server_services import ServerServices, gang_settings
 from gpustack.cli.local import local_admins
+from gpustack.config.loader import Configuration
+from gpustack.config.option import table
+from gpustack.config.options import Options
+from gpustack.config.origin import DEFAULT
 from gpustack.domain.access import Principal
 from gpustack.errors import GpustackError
 from gpustack.gateway.authentication_cache import AuthenticationCache
@@ -40,6 +46,7 @@ from gpustack.gateway.gate import Gate
 from gpustack.gateway.inference import Gateway
 from gpustack.gateway.path import INFERENCE_PATHS
 from gpustack.http1.exchange import Exchange
+from gpustack.identity.sign_on_trial import try_sign_on
 from gpustack.metrics.mapping_file import MetricMapFile
 from gpustack.nursery.tier import tree
 from gpustack.policy.access import INFERENCE
@@ -117,8 +124,32 @@ def api_context(
             updates=services.background.updates,
             servers=services.cluster.servers,
             inference_routes=INFERENCE_PATHS,
+            settings=shown_settings(daemon.loaded),
+            sign_on_trial=partial(try_sign_on, options, monotonic=trio.current_time, now=utc_now),
         ),
     )
+
+
+def shown_settings(loaded: Configuration) -> tuple[ServerSetting, ...]:
+    """Every option with its value, secrets masked, and its origin."""
+    made = []
+    for option in table(Options):
+        if option.hidden:
+            continue
+        origin = loaded.origins[option.name]
+        made.append(
+            ServerSetting(
+                name=option.name,
+                value=option.show(getattr(loaded.options, option.name)),
+                origin=str(origin),
+                is_default=origin == DEFAULT,
+                is_secret=option.mask is not None,
+                group=option.group,
+                help=option.help,
+                variable=option.env,
+            )
+        )
+    return tuple(made)
 
 
 def build_gateway(
