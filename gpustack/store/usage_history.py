@@ -121,12 +121,12 @@ def _group(
     row: sa.Row[*tuple[object, ...]], names: Mapping[int, tuple[str, str]], columns: Sequence[str]
 ) -> UsageGroup:
     username, model_name = names.get(row.newest, ("", ""))
-    fields: dict[str, Any] = {name: row._mapping[name] for name in columns}
+    fields: dict[str, Any] = {name: row._mapping[name] for name in columns} | _counts(row)
     if "user_id" in columns:
         fields["username"] = username
     if "model_id" in columns:
         fields["model_name"] = model_name
-    return UsageGroup(**fields, **_counts(row), last_used_at=row.last)
+    return UsageGroup(**fields, last_used_at=row.last)
 
 
 def daily(
