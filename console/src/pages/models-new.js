@@ -10,7 +10,7 @@ import { toast } from '../parts/toast.js';
 import { go } from '../router.js';
 import { t } from '../words.js';
 import { Catalog } from './models/catalog.js';
-import { Advanced, Basics, Raw, SourceFields } from './models/form.js';
+import { Advanced, Basics, Raw, SourceFields, SourceKind } from './models/form.js';
 import { HubSearch } from './models/hub.js';
 import { faultsByField, PlanPanel, usePlan } from './models/plan.js';
 import { cleaned, isEmpty, manifestOf, SOURCES, suggestedName, withSource } from './models/spec.js';
@@ -57,7 +57,7 @@ export default function NewModel({ query }) {
       if (key === 'raw') return html`<${Raw} spec=${whole} onSpec=${setSpec} />`;
       if (key === 'catalog') return html`<${Catalog} spec=${spec} onPick=${(/** @type {any} */ picked) => setSpec({ ...picked, replicas: spec.replicas ?? picked.replicas })} />${spec.source ? fields : null}`;
       const found = HUBS.has(key) ? html`<${HubSearch} key=${key} source=${key} spec=${spec} set=${set} />` : null;
-      return html`<div class="stack">${found}<${SourceFields} ...${form} /></div>${fields}`;
+      return html`<div class="stack">${found}${key === 'custom' ? html`<${SourceKind} spec=${spec} onSpec=${setSpec} />` : null}<${SourceFields} ...${form} /></div>${fields}`;
     },
   }));
   return html`<${PageHead} title=${t('deploy.title')} under=${t('deploy.under')} />

@@ -87,9 +87,9 @@ export default function Models({ query }) {
 /** @param {Map<number, {tokens: number, last: string}>} uses */
 const columns = (uses) => [
   { key: 'name', title: t('models.name'), width: 'minmax(0, 3fr)', sort: (/** @type {any} */ one) => one.name, cell: (/** @type {any} */ one) => html`<${Name} model=${one} />` },
-  { key: 'state', title: t('models.state'), width: 'minmax(84px, 130px)', sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
-  { key: 'replicas', title: t('models.replicas'), width: '116px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
-  { key: 'tokens', title: t('models.tokens'), width: '96px', end: true, wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens ?? 0, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
+  { key: 'state', title: t('models.state'), width: 'minmax(84px, 130px)', wide: true, sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
+  { key: 'replicas', title: t('models.replicas'), width: '108px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
+  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens ?? 0, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
   { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => one.last_used_at ?? uses.get(one.id)?.last, cell: (/** @type {any} */ one) => html`<${Ago} at=${one.last_used_at ?? uses.get(one.id)?.last} />` },
   { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
@@ -99,7 +99,7 @@ const columns = (uses) => [
 function Name({ model }) {
   const reason = reasonOf(model, store.byModel.value.get(model.id) ?? []);
   return html`<div class="model-name">
-    <a class="ellipsis" href=${`/models/${model.id}`} title=${model.name}>${model.name}</a>
+    <span class="ellipsis"><a class="ellipsis" href=${`/models/${model.id}`} title=${model.name}>${model.name}</a><${Badge} state=${model.state} /></span>
     <small class=${`ellipsis ${reason ? 'reason' : 'muted'}`} title=${reason || model.source_text}>${reason || model.source_text}</small>
   </div>`;
 }

@@ -68,9 +68,9 @@ export function snippets(name, category, key, origin) {
   const found = [['curl', curl.join(' \\\n  ')]];
   if (ask.python && ask.node) {
     const [first, ...rest] = ask.python;
-    found.push(['Python', ['from openai import OpenAI', '', `client = OpenAI(base_url=${quoted(`${origin}/v1`)}, api_key=${quoted(key)})`, first, `    model=${quoted(name)},`, ...rest].join('\n')]);
+    found.push(['Python', ['from openai import OpenAI', '', 'client = OpenAI(', `    base_url=${quoted(`${origin}/v1`)},`, `    api_key=${quoted(key)},`, ')', first, `    model=${quoted(name)},`, ...rest].join('\n')]);
     const [begin, ...end] = ask.node;
-    found.push(['Node', ["import OpenAI from 'openai';", '', `const client = new OpenAI({ baseURL: ${quoted(`${origin}/v1`)}, apiKey: ${quoted(key)} });`, begin, `  model: ${quoted(name)},`, ...end].join('\n')]);
+    found.push(['Node', ["import OpenAI from 'openai';", '', 'const client = new OpenAI({', `  baseURL: ${quoted(`${origin}/v1`)},`, `  apiKey: ${quoted(key)},`, '});', begin, `  model: ${quoted(name)},`, ...end].join('\n')]);
   }
   return found;
 }

@@ -9,9 +9,9 @@ import { toast } from '../../parts/toast.js';
 import { setQuery } from '../../router.js';
 import { t } from '../../words.js';
 import { Diff } from './diff.js';
-import { AccessFields, Advanced, Basics, Raw, SourceFields } from './form.js';
+import { AccessFields, Advanced, Basics, Raw, SourceFields, SourceKind } from './form.js';
 import { faultsByField, PlanPanel, usePlan } from './plan.js';
-import { changesBetween, cleaned, diffOf, isEmpty, manifestOf, SOURCES, specOf, withSource } from './spec.js';
+import { changesBetween, cleaned, diffOf, isEmpty, manifestOf, specOf } from './spec.js';
 
 /** @param {{model: any, users: any[], backends: string[], again: () => void}} props the model as the server shows it */
 export function Edit({ model, users, backends, again }) {
@@ -50,11 +50,7 @@ export function Edit({ model, users, backends, again }) {
       ${raw
         ? html`<${Raw} spec=${cleaned(spec)} onSpec=${setSpec} />`
         : html`<${Basics} ...${form} />
-            <div class="field"><label for="edit-source">${t('deploy.source')}</label>
-              <select id="edit-source" value=${spec.source} onChange=${(/** @type {any} */ e) => setSpec(withSource(spec, e.currentTarget.value))}>
-                ${Object.keys(SOURCES).map((one) => html`<option value=${one}>${t(`deploy.from-${one}`)}</option>`)}
-              </select></div>
-            <${SourceFields} ...${form} /><${Advanced} ...${form} />`}
+            <${SourceKind} spec=${spec} onSpec=${setSpec} /><${SourceFields} ...${form} /><${Advanced} ...${form} />`}
     </div>
     <aside>
       <section class="plan-panel" aria-labelledby="diff-title"><h2 id="diff-title">${t('model.differs')}</h2>

@@ -5,7 +5,7 @@ import { Check, Field } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { t } from '../../words.js';
 import { Adapters, Count, Environment, Gpus, Lines, Several, Tri, typed } from './fields.js';
-import { apartFrom, apartOf, CATEGORIES, LIMITS, SOURCES } from './spec.js';
+import { apartFrom, apartOf, CATEGORIES, LIMITS, SOURCES, withSource } from './spec.js';
 
 const ENGINES = ['llama-box', 'vllm', 'sglang', 'transformers', 'tei', 'vox-box', 'diffusers', 'ascend-mindie', 'custom'];
 
@@ -22,6 +22,10 @@ export const Basics = ({ spec, set, faultOf, suggested = '' }) =>
     <${Field} label=${t('deploy.name')} name="name" hint=${t('deploy.name-hint')} fault=${faultOf('name')} value=${spec.name ?? suggested} placeholder=${suggested} maxlength="200" onInput=${(/** @type {any} */ e) => set({ name: typed(e) })} />
     <${Count} label=${t('deploy.replicas')} name="replicas" min="0" max="1000" fault=${faultOf('replicas')} value=${spec.replicas ?? 1} onValue=${(/** @type {any} */ replicas) => set({ replicas })} />
   </div>`;
+
+/** Which kind of source. @param {{spec: any, onSpec: (spec: any) => void}} props */
+export const SourceKind = ({ spec, onSpec }) =>
+  html`<${Field} label=${t('deploy.source')} name="source" options=${Object.keys(SOURCES).map((one) => [one, t(`deploy.from-${one}`)])} value=${spec.source} onChange=${(/** @type {any} */ e) => onSpec(withSource(spec, typed(e)))} />`;
 
 /** The fields of a source, to be typed. @param {FormProps} props */
 export function SourceFields({ spec, set, faultOf }) {
