@@ -159,7 +159,18 @@ TRANSLATION = Translation(
         Difference("state_message", shows=_state_message),
         Difference("degradations", shows=_degradations),
     ),
-    owned=frozenset({"meta", "ready_replicas", "distributable", "role_status", "stale", "degradations"}),
+    owned=frozenset(
+        {
+            "meta",
+            "generation",
+            "backend_spec",
+            "ready_replicas",
+            "distributable",
+            "role_status",
+            "stale",
+            "degradations",
+        }
+    ),
 )
 """Fields with no row, and none of ours of that name, are named as ignored."""
 
