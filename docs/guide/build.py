@@ -258,7 +258,8 @@ class _Renderer(RendererHTML):
             if token.type == "thead_close":
                 break
         wide = " wide" if columns > 3 else ""
-        return f'<div class="table{wide}"><table>\n'
+        focus = ' tabindex="0"' if wide else ""  # it may have to be scrolled
+        return f'<div class="table{wide}"{focus}><table>\n'
 
     def table_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
