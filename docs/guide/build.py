@@ -274,7 +274,7 @@ class _Renderer(RendererHTML):
 
     def code_inline(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         # Long names may be broken where a reader would: in tables there is little room.
-        text = re.sub(r"(?<=[_/])(?=\w)", "<wbr>", html.escape(tokens[index].content, quote=False))
+        text = re.sub(r"(?<=\w[_/])(?=\w)", "<wbr>", html.escape(tokens[index].content, quote=False))
         whole = re.fullmatch(r"[^\s/]{1,32}", tokens[index].content)
         return f'<code class="whole">{text}</code>' if whole else f"<code>{text}</code>"
 
