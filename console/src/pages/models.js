@@ -36,26 +36,15 @@ export function reasonOf(model, instances) {
   return worst?.state_message ?? '';
 }
 
-/** Use of each model yesterday and today, by its id. @param {any[]} rows */
-function usesOf(rows) {
-  const found = new Map();
-  const today = new Date().toISOString().slice(0, 10);
-  for (const row of rows) {
-    const one = found.get(row.model_id) ?? { tokens: 0, last: '' };
-    if (row.date.slice(0, 10) === today) one.tokens += row.prompt_token_count + row.completion_token_count;
-    if ((row.updated_at ?? '') > one.last) one.last = row.updated_at;
-    found.set(row.model_id, one);
-  }
-  return found;
-}
+/** Of the last 31 days, by the id of the model. @param {any[]} rows */
+const usesOf = (rows) => new Map(rows.map((row) => [row.model_id, { tokens: row.prompt_token_count + row.completion_token_count, last: row.last_used_at }]));
 
 /** @param {{query: URLSearchParams}} props */
 export default function Models({ query }) {
   const search = query.get('q') ?? '';
   const show = SHOWS[query.get('show') ?? ''] ? String(query.get('show')) : 'all';
   const models = store.models.value;
-  const yesterday = useMemo(() => new Date(Date.now() - 86_400_000).toISOString().slice(0, 10), []);
-  const usage = useFetched('/v1/dashboard/usage', { start_date: yesterday }).value;
+  const usage = useFetched('/v1/usage', { by: 'model' }).value;
   const uses = useMemo(() => usesOf(usage?.items ?? []), [usage]);
   const shown = useMemo(() => {
     const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
@@ -89,8 +78,8 @@ const columns = (uses) => [
   { key: 'name', title: t('models.name'), width: 'minmax(0, 3fr)', sort: (/** @type {any} */ one) => one.name, cell: (/** @type {any} */ one) => html`<${Name} model=${one} />` },
   { key: 'state', title: t('models.state'), width: 'minmax(84px, 130px)', wide: true, sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
   { key: 'replicas', title: t('models.replicas'), width: '108px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
-  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens ?? 0, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
-  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => one.last_used_at ?? uses.get(one.id)?.last, cell: (/** @type {any} */ one) => html`<${Ago} at=${one.last_used_at ?? uses.get(one.id)?.last} />` },
+  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
+  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.last, cell: (/** @type {any} */ one) => html`<${Ago} at=${uses.get(one.id)?.last} />` },
   { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
 ];

@@ -1,5 +1,6 @@
 // Tabs; which one is open stands in the address, so that it can be sent to somebody.
 
+import { useEffect, useRef } from 'preact/hooks';
 import { place, setQuery } from '../router.js';
 import { html } from './html.js';
 
@@ -12,6 +13,16 @@ import { html } from './html.js';
 export function Tabs({ tabs, label, name = 'tab' }) {
   const wanted = place.value.query.get(name);
   const open = tabs.find((tab) => tab.key === wanted) ?? tabs[0];
+  const row = useRef(/** @type {HTMLElement | null} */ (null));
+  // Where there are more tabs than there is room for, the open one is among those that are seen.
+  useEffect(() => {
+    const tab = /** @type {HTMLElement | null | undefined} */ (row.current?.querySelector('[aria-selected="true"]'));
+    if (!row.current || !tab) return;
+    const { offsetLeft: from, offsetWidth: width } = tab;
+    const start = row.current.offsetLeft;
+    if (from - start < row.current.scrollLeft) row.current.scrollLeft = from - start;
+    else if (from - start + width > row.current.scrollLeft + row.current.clientWidth) row.current.scrollLeft = from - start + width - row.current.clientWidth;
+  }, [open.key]);
   const choose = (/** @type {string} */ key) => setQuery({ [name]: key === tabs[0].key ? '' : key });
   const move = (/** @type {KeyboardEvent} */ event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -23,7 +34,7 @@ export function Tabs({ tabs, label, name = 'tab' }) {
     requestAnimationFrame(() => /** @type {HTMLElement | null} */ (list.querySelector('[aria-selected="true"]'))?.focus());
   };
   return html`<div class="tabs">
-    <div role="tablist" aria-label=${label} onKeyDown=${move}>
+    <div role="tablist" ref=${row} aria-label=${label} onKeyDown=${move}>
       ${tabs.map(
         (tab) =>
           html`<button

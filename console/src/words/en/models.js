@@ -33,5 +33,5 @@ export default {
   'stop-title': 'Stop {name}?',
   stopped: '{name} is stopped.',
   summary: ({ n, look }) => `${n === '1' ? '1 model' : `${n} models`}${look === '0' ? '' : `, ${look} ${look === '1' ? 'needs' : 'need'} a look`}`,
-  tokens: 'Tokens today',
+  tokens: 'Tokens, 31 d',
 };

@@ -33,5 +33,5 @@ export default {
   'stop-title': '停止 {name}？',
   stopped: '{name} 已停止。',
   summary: ({ n, look }) => `${n} 个模型${look === '0' ? '' : `，${look} 个需要关注`}`,
-  tokens: '今日 Token',
+  tokens: '31 天 Token',
 };
