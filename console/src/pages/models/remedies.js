@@ -23,7 +23,8 @@ function grouped(changes) {
     if (!found.has(key)) found.set(key, { of: one.of, id: one.id, name: one.name, fields: {} });
     found.get(key).fields[one.field] = one.value;
   }
-  return [...found.values()];
+  // Instances are ended before their models want fewer: else another one might be ended too.
+  return [...found.values()].sort((a, b) => Number(b.of === 'model_instance') - Number(a.of === 'model_instance'));
 }
 
 /** @param {{of: string, id: number, fields: Record<string, any>}} one */
