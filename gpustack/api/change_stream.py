@@ -30,7 +30,7 @@ SILENCE = 15.0
 """Seconds after which a comment is sent, so that the client knows the stream is alive."""
 LOADS_EVERY = 15.0
 """Seconds between two times that the loads of workers are told that have changed since."""
-PAUSE = 0.04
+PAUSE = 0.08
 """Seconds between two events: what is committed meanwhile is told together."""
 AT_ONCE = 256
 _PIECE = 128 << 10
@@ -187,6 +187,8 @@ class ChangeStream:
     _head: bytes = b""
     """What comes before the next piece."""
     _next_at: float = -math.inf
+    _due: bool = True
+    """There may be news."""
     _wake: Wake = attrs.field(factory=Wake)
     _open: ExitStack = attrs.field(factory=ExitStack)
 
@@ -215,16 +217,19 @@ class ChangeStream:
             if self._waiting is not None:
                 await trio.lowlevel.checkpoint()  # inference shares this thread
                 return self._taken_head() + self._told(self._waiting)
-            await trio.sleep_until(self._next_at)
-            piece = self._news()
-            if piece is None:
+            if self._due:
+                if trio.current_time() < self._next_at:
+                    await trio.sleep_until(self._next_at)
+                piece = self._news()
+                if piece:
+                    self._next_at = trio.current_time() + PAUSE
+                    return piece
                 continue
-            if piece:
-                self._next_at = trio.current_time() + PAUSE
-                return piece
+            wanted = min(quiet_until, self._loads.next_at)
+            self._due = await self._wake.wait(max(0.0, wanted - trio.current_time()))
             now = trio.current_time()
-            woken = await self._wake.wait(max(0.0, min(quiet_until, self._loads.next_at) - now))
-            if not woken and trio.current_time() >= quiet_until and self._allowed():
+            self._due = self._due or now >= self._loads.next_at
+            if not self._due and now >= quiet_until and self._allowed():
                 return b":\n\n"
         raise StopAsyncIteration
 
@@ -273,7 +278,7 @@ class ChangeStream:
                 else b"event: state\ndata: [%b]\n\n" % b",".join(texts)
             )
         if not waiting:
-            self._waiting = None
+            self._waiting, self._due = None, True
             piece += b"event: synced\nid: %d\ndata: null\n\n" % self._revision
         return piece
 
@@ -282,13 +287,13 @@ class ChangeStream:
             return changed_text(item[0], event, item[1], document)
         return b'["%b",%b]' % (item[0].value.encode(), document)
 
-    def _news(self) -> bytes | None:
-        """The events of what was committed since the last ones, then of loads; empty where there is nothing, ``None``
-        where the client is so far behind that it is told what waits instead."""
+    def _news(self) -> bytes:
+        """The events of what was committed since the last ones, then of loads; empty where there is nothing, or where
+        the client is so far behind that it is told what waits instead."""
         batches = self._feed.since(self._revision)
         if batches is None:
             self._catch_up(self._revision)
-            return None
+            return b""
         snapshot, pieces, size = self._store.snapshot, list[bytes](), 0
         for batch in batches:
             if size >= _PIECE:
@@ -297,7 +302,8 @@ class ChangeStream:
             text = self._audience.event(batch, snapshot)
             pieces.append(text)
             size += len(text)
-        if size < _PIECE:
+        self._due = size >= _PIECE
+        if not self._due:
             self._revision = max(self._revision, self._feed.revision)
             pieces.append(self._loads.news(snapshot))
         return b"".join(pieces)
