@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpustack.api.console_pages import CONSOLE_ROUTES
 from gpustack.api.context import Version
 from gpustack.api.openapi import openapi
 from gpustack.api.resource import all_routes
@@ -77,6 +78,7 @@ def test_what_anybody_may_ask_needs_nothing_shown() -> None:
 
 async def test_the_document_has_every_route_of_the_application_and_no_other(world: World) -> None:
     hidden = {(route.method, route.path) for route in all_routes() if route.hidden}
+    console = {route.path for route in CONSOLE_ROUTES}
     served = {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in world.app.url_map.iter_rules()
@@ -87,7 +89,7 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(worl
     inference = {("POST", route.path) for route in INFERENCE_PATHS}
     documented = {(method.upper(), path) for method, path, _ in operations()}
     assert documented == (served - hidden - faces) | inference
-    assert {path for _, path in hidden} == {
+    assert {path for _, path in hidden} - console == {
         "/",
         "/auth/oidc/login",
         "/auth/saml/callback",
