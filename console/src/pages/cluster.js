@@ -1,7 +1,7 @@
 // Workers and their devices as bars: what is claimed, used by us, used by others, free.
 
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { bytes, degrees, number, percent } from '../format.js';
+import { bytes, number, UNKNOWN } from '../format.js';
 import { store, watchLoads } from '../live.js';
 import { Badge } from '../parts/badge.js';
 import { barClass, Legend, sentenceOf, stopsOf } from '../parts/bar.js';
@@ -119,7 +119,7 @@ export default function Cluster({ query }) {
 /** @param {{workers: Map<number, any>}} props */
 function Summary({ workers }) {
   const sum = useMemo(() => capacityOf(workers.values()), [workers]);
-  return t('cluster.summary', {
+  return t(sum.total ? 'cluster.summary' : 'cluster.summary-bare', {
     ready: number(sum.ready),
     workers: number(sum.workers),
     devices: number(sum.devices),
@@ -127,6 +127,10 @@ function Summary({ workers }) {
     total: bytes(sum.total),
   });
 }
+
+/** Its load and temperature, in a few characters. @param {any} device */
+const figures = ({ utilization, temperature }) =>
+  `${utilization === undefined ? UNKNOWN : `${Math.round(utilization)}%`} ${temperature === undefined ? '' : `${Math.round(temperature)}°`}`;
 
 /** Left and right between the devices of a worker; the others are not stops of the tab key. @param {KeyboardEvent} event */
 function walk(event) {
@@ -161,7 +165,7 @@ function Row({ worker, actions }) {
             data-device=${`${worker.id}:${device.index}`}
             aria-label=${sentenceOf(device)}
             style=${stopsOf(device)}
-            >${device.index} · ${device.fault ? t('cluster.faulty') : `${percent(device.utilization)} · ${degrees(device.temperature)}`}</a
+            >${device.index} · ${device.fault ? t('cluster.faulty') : figures(device)}</a
           >`,
       )}
       ${devices.length ? null : html`<span class="muted">${t('cluster.no-devices', { ram: bytes(worker.memory?.total) })}</span>`}

@@ -85,7 +85,7 @@ const Device = ({ device, holders }) =>
   html`<h3>${device.index} <span class="muted">${device.name}</span></h3>
     <${DeviceBar} device=${device} tall label=${sentenceOf(device)} />
     <p class="num muted">${[
-      t('worker.of', { used: bytes(device.claimed ?? 0), total: bytes(device.total) }),
+      t('worker.claimed', { used: bytes(device.claimed ?? 0), total: bytes(device.total) }),
       device.used_by_us === undefined ? null : t('device.ours', { size: bytes(device.used_by_us) }),
       device.used_by_others ? t('device.others', { size: bytes(device.used_by_others) }) : null,
       percent(device.utilization),

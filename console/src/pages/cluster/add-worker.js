@@ -40,7 +40,7 @@ export function AddWorker({ onClose }) {
         <${Code} text=${[
           'sudo install -d -m 0700 /etc/gpustack',
           "read -rsp 'Token: ' token && echo",
-          `printf 'GPUSTACK_SERVER_URL=%s\\nGPUSTACK_TOKEN=%s\\n' ${server} "$token" | sudo install -m 0600 /dev/stdin /etc/gpustack/gpustack.env`,
+          `printf 'GPUSTACK_SERVER_URL=%s\\nGPUSTACK_TOKEN=%s\\n' ${server} "$token" \\\n  | sudo install -m 0600 /dev/stdin /etc/gpustack/gpustack.env`,
           'sudo systemctl enable --now gpustack-worker',
         ].join('\n')} />
         <p class="muted">${t('add.service-where')}</p>

@@ -30,6 +30,7 @@ export default {
   'show-full': 'Full',
   'show-look': 'Needs a look',
   summary: '{ready} of {workers} workers ready, {devices} GPUs, {claimed} of {total} claimed',
+  'summary-bare': '{ready} of {workers} workers ready, {devices} GPUs',
   taints: 'Taints',
   'taints-hint': 'One a line, as key=value:Effect. Effects: NoSchedule, PreferNoSchedule, NoExecute.',
   'taints-of': 'Taints of {name}',

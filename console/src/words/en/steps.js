@@ -7,7 +7,7 @@ export default {
   done: 'done',
   key: 'Make a key',
   machine: 'A machine that runs models',
-  'machine-done': ({ workers, devices }) => `${workers === 1 ? 'One worker is' : `${workers} workers are`} ready, with ${devices === 1 ? 'one GPU' : `${devices} GPUs`}.`,
+  'machine-done': ({ workers, devices }) => `${workers === 1 ? 'One worker is' : `${workers} workers are`} ready, ${devices === 0 ? 'without a GPU' : devices === 1 ? 'with one GPU' : `with ${devices} GPUs`}.`,
   'machine-none': 'No worker is ready yet.',
   model: 'A model',
   'model-done': '{name} is deployed.',

@@ -1,4 +1,5 @@
 export default {
+  claimed: '{used} of {total} claimed',
   cores: '{n} cores',
   devices: 'Devices',
   disk: 'Disk for models',

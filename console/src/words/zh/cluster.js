@@ -30,6 +30,7 @@ export default {
   'show-full': '已满',
   'show-look': '需要关注',
   summary: '{ready}/{workers} 个节点就绪，{devices} 个 GPU，已分配 {claimed}/{total}',
+  'summary-bare': '{ready}/{workers} 个节点就绪，{devices} 个 GPU',
   taints: '污点',
   'taints-hint': '每行一个，格式为 key=value:Effect。Effect 可为 NoSchedule、PreferNoSchedule、NoExecute。',
   'taints-of': '{name} 的污点',

@@ -1,4 +1,5 @@
 export default {
+  claimed: '已分配 {used} / {total}',
   cores: '{n} 核',
   devices: '设备',
   disk: '模型磁盘',
