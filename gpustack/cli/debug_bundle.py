@@ -110,6 +110,7 @@ def gather_machine(
 ) -> None:
     """What this machine tells without a server. Blocks for some seconds."""
     bundle.scrubber.learn_environment(env)
+    _learn_process(bundle.scrubber, data_dir)
     for name in _SECRET_FILES:
         try:
             bundle.scrubber.learn((data_dir / name).read_text(errors="replace")[:4096])
@@ -124,6 +125,26 @@ def gather_machine(
     for path in _engine_logs(data_dir, loaded):
         bundle.try_to(f"logs/engines/{path.name}", partial(_tail, path))
     bundle.try_to("data_dir.txt", lambda: _listing(data_dir))
+
+
+def _pid(data_dir: Path) -> int | None:
+    """The process of the daemon that runs on a data directory."""
+    try:
+        return int((data_dir / "lock").read_text()[:20])
+    except (OSError, ValueError):
+        return None
+
+
+def _learn_process(scrubber: SecretScrubber, data_dir: Path) -> None:
+    """The secrets that the daemon was started with, which this command may not have in its own environment."""
+    place = Path(f"/proc/{_pid(data_dir)}")
+    try:
+        environment = (place / "environ").read_bytes().decode(errors="replace").split("\0")
+        arguments = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return  # it does not run, or is somebody else's
+    scrubber.learn_environment(dict(text.split("=", 1) for text in environment if "=" in text))
+    scrubber.learn_flags(arguments)
 
 
 def _learn_options(scrubber: SecretScrubber, loaded: Configuration) -> None:
@@ -178,10 +199,10 @@ def _hardware() -> Any:
 
 def _daemon_log(data_dir: Path) -> str:
     """The end of what the daemon wrote to stderr: of its file, or of the journal. Raises GpustackError."""
+    pid = _pid(data_dir)
     try:
-        pid = int((data_dir / "lock").read_text()[:20])
         target = Path(f"/proc/{pid}/fd/2").readlink()
-    except (OSError, ValueError):
+    except OSError:
         return _journal("-u", "gpustack")
     if target.is_file():
         return _tail(target)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -250,3 +251,56 @@ def test_every_file_with_a_secret_is_its_owners_alone(walk: Walk) -> None:
             assert path.stat().st_mode & 0o077 == 0, path
     assert "worker_credential" in holding
     assert walk.daemon.data_dir.stat().st_mode & 0o077 == 0
+
+
+KNOWN_HERE = (
+    *("token", "bootstrap password", "hub token", "secret key", "worker's credential", "api key"),
+    "environment of a model",
+)
+"""Secrets that the machine can know: those of users are in no file and no variable of it."""
+WRITTEN = {
+    "header in a log": "walk-header-in-a-log-17",
+    "cookie in a log": "walkCookieInALog23",
+    "password of an address": "walk-url-passw0rd-29",
+    "flag in a log": "walk-flag-in-a-log-31",
+    "password of a proxy": "walk-proxy-passw0rd-37",
+    "key of a context": "gpustack_walkcontext_key41",
+    "variable of the shell": "walk-shell-variable-43",
+}
+
+
+@pytest.mark.attack("secret")
+def test_a_debug_bundle_holds_no_secret(walk: Walk, tmp_path: Path) -> None:
+    """Known secrets, and secrets that only their form gives away, in logs that nobody has washed."""
+    lines = [
+        f"Authorization: Bearer {WRITTEN['header in a log']}",
+        f"{{'x-api-key': '{WRITTEN['header in a log']}', 'Cookie': 'a=b; c={WRITTEN['cookie in a log']}'}}",
+        f"GET https://me:{WRITTEN['password of an address']}@example.com/x",
+        f"running: engine --api-key {WRITTEN['flag in a log']} ['--hf-token', '{WRITTEN['flag in a log']}']",
+        *(f"the engine says {walk.secrets[what]}" for what in KNOWN_HERE),
+    ]
+    (walk.daemon.data_dir / "log" / "unwashed.log").write_text("\n".join(lines))
+    contexts = tmp_path / "gpustack" / "contexts.json"
+    contexts.parent.mkdir()
+    contexts.write_text(
+        json.dumps({"contexts": {"a": {"url": "http://a", "key": WRITTEN["key of a context"]}}})
+    )
+    contexts.chmod(0o600)
+    env = {
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "HTTPS_PROXY": f"http://me:{WRITTEN['password of a proxy']}@127.0.0.1:9",
+        "MY_ACCESS_TOKEN": WRITTEN["variable of the shell"],
+    }
+    told = walk.command("debug", "bundle", str(tmp_path / "bundle.tar.gz"), "-o", "json", **env)
+    with tarfile.open(tmp_path / "bundle.tar.gz") as tar:
+        files = {one.name.partition("/")[2]: tar.extractfile(one) for one in tar.getmembers()}
+        texts = {name: file.read().decode() for name, file in files.items() if file is not None}
+    assert {"versions.json", "options.txt", "hardware.json", "logs/daemon.log", "server/tasks.txt"} <= {
+        *texts
+    }
+    assert {"records/models.json", "records/instances.json", "server/events.json", "README.txt"} <= {*texts}
+    assert "the engine says ***" in texts["logs/engines/unwashed.log"]
+    assert '"WALK": "***"' in texts["records/models.json"]
+    every = {**walk.secrets, **WRITTEN}
+    for name, text in {**texts, "what it prints": told}.items():
+        assert [what for what, secret in every.items() if secret in text] == [], name
