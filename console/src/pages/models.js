@@ -18,6 +18,7 @@ import { remove, scale, start } from './models/actions.js';
 
 const HEIGHT = 58;
 const MOST_REPLICAS = 1000;
+const ROOMY = matchMedia('(min-width: 1200px)');
 /** @type {Record<string, (model: any) => boolean>} */
 const SHOWS = {
   all: () => true,
@@ -68,7 +69,7 @@ export default function Models({ query }) {
       label=${t('nav.models')}
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
-      columns=${columns(uses)}
+      columns=${columns(uses).filter((one) => ROOMY.matches || !one.roomy)}
       empty=${html`<${Empty} title=${t('models.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
     />`;
 }
@@ -76,11 +77,11 @@ export default function Models({ query }) {
 /** @param {Map<number, {tokens: number, last: string}>} uses */
 const columns = (uses) => [
   { key: 'name', title: t('models.name'), width: 'minmax(0, 3fr)', sort: (/** @type {any} */ one) => one.name, cell: (/** @type {any} */ one) => html`<${Name} model=${one} />` },
-  { key: 'state', title: t('models.state'), width: 'minmax(84px, 130px)', wide: true, sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
+  { key: 'state', title: t('models.state'), width: '112px', wide: true, sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
   { key: 'replicas', title: t('models.replicas'), width: '108px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
-  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
+  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, roomy: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
   { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.last, cell: (/** @type {any} */ one) => html`<${Ago} at=${uses.get(one.id)?.last} />` },
-  { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
+  { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, roomy: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
 ];
 

@@ -66,7 +66,7 @@ function Why({ instance, count }) {
   const said = value?.sentence || instance.state_message;
   const fits = value?.fits === true;
   return html`<div class="why">
-    <${Sentence} tone="warn" detail=${value?.final ? t('why.final') : value?.waits_for?.sentence ?? (count > 1 ? t('why.others', { n: count - 1 }) : null)} actions=${html`<${Button} onClick=${again}>${t('why.again')}<//>`}>
+    <${Sentence} tone="warn" detail=${value?.final ? t('why.final') : value?.waits_for?.sentence ?? (count > 1 ? t('why.others', { n: count - 1 }) : null)} actions=${html`<a class="button" href=${`/models/${instance.model_id}?tab=edit`}>${t('common.edit')}</a><${Button} onClick=${again}>${t('why.again')}<//>`}>
       ${fits ? t('why.now') : said}
     <//>
     <${Remedies} changes=${fits ? [] : (value?.changes ?? [])} after=${again} />

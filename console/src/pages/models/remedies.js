@@ -59,13 +59,15 @@ export function Remedies({ changes, onModel, modelId, after }) {
     after?.();
   };
   if (!changes.length) return null;
+  const isDone = (/** @type {Remedy} */ one) => Boolean(one.by_api && one.changes?.length);
+  const ordered = [...changes.filter(isDone), ...changes.filter((one) => !isDone(one))];
   return html`<div class="remedies">
     <p><b>${t('why.helps')}</b></p>
     <ul>
-      ${changes.map(
+      ${ordered.map(
         (remedy) =>
           html`<li key=${remedy.kind}>
-            ${remedy.by_api && remedy.changes?.length
+            ${isDone(remedy)
               ? html`<${Button} icon="right" onClick=${() => act(remedy)}>${begun(remedy.sentence)}<//>`
               : html`<span class="by-hand">${begun(remedy.sentence)}</span>`}
           </li>`,
