@@ -25,11 +25,11 @@ class LogMerge:
     out: BinaryIO = attrs.Factory(lambda: sys.stdout.buffer)
     _names: list[str] = attrs.field(factory=list)
 
-    def source(self, name: str) -> LogSource:
+    def source(self, name: str) -> MergedLog:
         """What takes the log of an instance."""
         if name not in self._names:
             self._names.append(name)
-        return LogSource(self, name, LogSanitizer() if self.terminal.live else None)
+        return MergedLog(self, name, LogSanitizer() if self.terminal.live else None)
 
     def prefix(self, name: str) -> bytes:
         """The name of an instance in front of its lines, as wide as the longest, each in a colour of its own."""
@@ -39,7 +39,7 @@ class LogMerge:
 
 
 @attrs.define(eq=False)
-class LogSource:
+class MergedLog:
     """The log of one instance on its way to the others'."""
 
     _merge: LogMerge
