@@ -69,7 +69,7 @@ function Why({ instance, count }) {
     <${Sentence} tone="warn" detail=${value?.final ? t('why.final') : value?.waits_for?.sentence ?? (count > 1 ? t('why.others', { n: count - 1 }) : null)} actions=${html`<a class="button" href=${`/models/${instance.model_id}?tab=edit`}>${t('common.edit')}</a><${Button} onClick=${again}>${t('why.again')}<//>`}>
       ${fits ? t('why.now') : said}
     <//>
-    <${Remedies} changes=${fits ? [] : (value?.changes ?? [])} after=${again} />
+    <${Remedies} changes=${fits ? [] : (value?.changes ?? [])} />
     ${value && STUCK.has(instance.state) && value.workers?.length
       ? html`<details class="memory"><summary>${t('why.workers')}</summary><ul>${value.workers.slice(0, 20).map((/** @type {any} */ one) => html`<li><b>${one.worker}</b> ${sentenceOf(one)}</li>`)}</ul></details>`
       : null}
