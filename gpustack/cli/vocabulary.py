@@ -124,7 +124,7 @@ def _steps(name: str, lines: Sequence[str]) -> list[WordPosition]:
     found: dict[str, WordPosition] = {}
     for line in lines:
         here = [""]
-        for chosen, word in _PLACE.findall(_WITH_VALUE.sub("", line).partition(name)[2]):
+        for chosen, word in _PLACE.findall(_WITH_VALUE.sub("", line).partition(f"gpustack {name}")[2]):
             words = tuple(filter(None, re.split(r"[|\s]+", chosen or word)))
             is_verb = all(one.islower() for one in words)
             for after in here:

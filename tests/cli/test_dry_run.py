@@ -25,7 +25,7 @@ CHANGES = {
     "backends": ["backends add -f {backend}", "backends rm x"],
     "context": ["context add y http://127.0.0.1:1 --no-key --no-check", "context use x", "context rm x"],
     "explain": ["explain --apply=label x"],
-    "files": ["files rm 7", "files pin 7", "files unpin 7", "files evict"],
+    "files": ["files copy --detach 7 x", "files rm 7", "files pin 7", "files unpin 7", "files evict"],
     "keys": ["keys create y", "keys enable x", "keys disable x", "keys rm x"],
     "limits": [f"limits set {kind} x requests_per_minute=5" for kind in ("key", "user", "model")],
     "pull": ["pull --detach a/b:Q4_0"],
