@@ -13,6 +13,7 @@ import attrs
 
 ITEM = {
     "id": 7,
+    "worker_id": 6,
     "name": "x",
     "username": "x",
     "state": "ready",
