@@ -97,6 +97,23 @@ def test_remedies_that_no_single_request_does_are_not_offered() -> None:
     )
 
 
+def test_a_replica_that_is_started_again_and_again_is_told_all_the_time() -> None:
+    for state, why in (
+        (InstanceState.ERROR, "no such file"),
+        (InstanceState.STARTING, "it is being started again"),
+    ):
+        (trouble,) = seen(
+            MODEL, WORKER, replica(1, state, "no such file", restart_count=2, last_restart_time=NOW)
+        )
+        assert (trouble.id, trouble.severity) == ("failing:model:1", "critical")
+        assert trouble.text == f"1 replica of tiny fails (started 2 times): {why}"
+    long_ago = NOW - timedelta(days=1)
+    assert (
+        seen(MODEL, WORKER, replica(1, InstanceState.STARTING, restart_count=2, last_restart_time=long_ago))
+        == []
+    )
+
+
 def test_each_kind_is_seen_and_told_in_one_sentence() -> None:
     silent = Condition(state=WorkerState.UNREACHABLE, since=NOW, why="not heard for 300 s")
     disk = WorkerStatus(

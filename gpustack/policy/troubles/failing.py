@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import partial
 
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
@@ -24,12 +26,13 @@ _MOST_ACTIONS = 3
 
 def find(look: AttentionLook) -> Iterator[Trouble]:
     """One for each model."""
-    for model, failed in look.by_model(_has_failed):
+    for model, failed in look.by_model(partial(_fails, now=look.now)):
         verb = "fails" if len(failed) == 1 else "fail"
-        first = min(failed, key=lambda one: one.id)
+        first = min(failed, key=lambda one: (one.state is not InstanceState.ERROR, one.id))
         restarts = max(one.restart_count for one in failed)
         again = f" (started {restarts} times)" if restarts else ""
-        text = f"{counted(len(failed), 'replica')} of {model.name} {verb}{again}: {first.state_message}"
+        why = first.state_message if first.state is InstanceState.ERROR else "it is being started again"
+        text = f"{counted(len(failed), 'replica')} of {model.name} {verb}{again}: {why}"
         yield Trouble(
             id=f"{KIND}:model:{model.id}",
             kind=KIND,
@@ -46,8 +49,16 @@ def more(count: int) -> str:
     return f"Replicas of {counted(count, 'more model')} fail"
 
 
-def _has_failed(instance: ModelInstance) -> bool:
-    return instance.state is InstanceState.ERROR
+_AGAIN_WITHIN = timedelta(minutes=10)
+_STARTING = frozenset({InstanceState.INITIALIZING, InstanceState.DOWNLOADING, InstanceState.STARTING})
+
+
+def _fails(instance: ModelInstance, now: datetime) -> bool:
+    """One that is just being started again still fails: it is told all the time, and not every other minute."""
+    if instance.state is InstanceState.ERROR:
+        return True
+    last = instance.last_restart_time
+    return instance.state in _STARTING and last is not None and now - last <= _AGAIN_WITHIN
 
 
 def _actions(model: Model, failed: list[ModelInstance]) -> Iterator[TroubleAction]:
