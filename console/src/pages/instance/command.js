@@ -3,7 +3,7 @@
 import { useEffect, useState } from 'preact/hooks';
 import { ApiError, get } from '../../api.js';
 import { sayFault } from '../../parts/button.js';
-import { Code, CopyButton } from '../../parts/copy.js';
+import { Code } from '../../parts/copy.js';
 import { html } from '../../parts/html.js';
 import { Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
@@ -65,11 +65,11 @@ function Launched({ launch }) {
   const files = launch.files ?? [];
   return html`<p class="muted">${t('instance.started')} <${Ago} at=${launch.started_at} />. ${t('instance.masked')}</p>
     <div class="launch">
-      <div class="section-head"><h2>${t('instance.command-line')}</h2>${launch.command ? html`<${CopyButton} text=${launch.command} label=${t('instance.copy-whole')} />` : null}</div>
+      <h2>${t('instance.command-line')}</h2>
       <${Code} text=${typed(launch.argv ?? [])} label=${t('instance.command-line')} />
       <h2>${t('instance.environment')}</h2>
       ${env.length
-        ? html`<dl class="facts env">${env.map(([name, value]) => html`<dt><code>${name}</code></dt><dd><code>${String(value)}</code></dd>`)}</dl>`
+        ? html`<dl class="facts env">${env.map(([name, value]) => html`<dt><code>${name}</code></dt><dd><code>${String(value) || "''"}</code></dd>`)}</dl>`
         : html`<p class="muted">${t('instance.no-environment')}</p>`}
       ${files.length ? html`<h2>${t('instance.written')}</h2><ul>${files.map((/** @type {any} */ one) => html`<li><code class="path">${typeof one === 'string' ? one : (one.path ?? one.name ?? JSON.stringify(one))}</code></li>`)}</ul>` : null}
     </div>`;

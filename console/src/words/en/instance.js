@@ -6,7 +6,6 @@ export default {
   claimed: 'Claimed',
   command: 'Command',
   'command-line': 'Command line',
-  'copy-whole': 'Copy it with the environment',
   cpu: 'CPU',
   download: 'Download',
   ends: 'It is to end.',

@@ -6,7 +6,6 @@ export default {
   claimed: '已分配',
   command: '命令',
   'command-line': '命令行',
-  'copy-whole': '连同环境变量一起复制',
   cpu: 'CPU',
   download: '下载',
   ends: '即将结束。',
