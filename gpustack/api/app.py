@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import attrs
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 from quart import Response, request
+from quart.routing import QuartMap, QuartRule
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -113,6 +115,30 @@ class _StreamBody(ResponseBody):
             await self.__aexit__(None, None, None)
 
 
+@attrs.frozen
+class _RouteTable:
+    """All routes by the name of their endpoint, and the map that finds the endpoint of a path."""
+
+    routes: Mapping[str, ApiRoute]
+    url_map: QuartMap
+
+
+@cache
+def _table(docs: bool) -> _RouteTable:
+    """Made once for all applications of a process: compiling the map takes a large part of a second."""
+    plain = all_routes(docs=docs)
+    routes = {
+        f"{route.method} {route.path}".replace(".", "_"): route for route in (*plain, *v2_routes(plain))
+    }
+    url_map = QuartMap()
+    url_map.strict_slashes = False
+    url_map.merge_slashes = False
+    for name, route in routes.items():
+        path = _PLACEHOLDER.sub(r"<path:\1>" if route.slashes else r"<\1>", route.path)
+        url_map.add(QuartRule(path, methods=[route.method], endpoint=name))
+    return _RouteTable(routes, url_map)
+
+
 def create_app(context: ApiContext) -> QuartTrio:
     """The application with all routes. Starts nothing and keeps no tasks."""
     app = _App(__name__, static_folder=None, template_folder=None)
@@ -124,16 +150,9 @@ def create_app(context: ApiContext) -> QuartTrio:
         RESPONSE_TIMEOUT=None,  # Quart would cut every stream after a minute
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
-    routes = all_routes(docs=context.server.docs)
-    for route in (*routes, *v2_routes(routes)):
-        app.add_url_rule(
-            _PLACEHOLDER.sub(r"<path:\1>" if route.slashes else r"<\1>", route.path),
-            endpoint=f"{route.method} {route.path}".replace(".", "_"),
-            view_func=_view(context, route),
-            methods=[route.method],
-        )
+    table = _table(context.server.docs)
+    app.url_map = table.url_map
+    app.view_functions.update({name: _view(context, route) for name, route in table.routes.items()})
     app.register_error_handler(GpustackError, _named_fault)
     app.register_error_handler(HTTPException, _plain_fault)
     app.register_error_handler(500, _unnamed_fault)
