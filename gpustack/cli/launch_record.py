@@ -34,7 +34,7 @@ class ChangedFile:
 
 
 @attrs.frozen(kw_only=True)
-class LaunchRecord:
+class ClientLaunch:
     """A launch: its key, and the files that were changed for it. ``pid`` is of the command that waits for the
     program."""
 
@@ -66,7 +66,7 @@ def folder(env: Mapping[str, str]) -> Path:
     return Path(state) / "gpustack" / "launch"
 
 
-def write_record(record: LaunchRecord, env: Mapping[str, str]) -> None:
+def write_record(record: ClientLaunch, env: Mapping[str, str]) -> None:
     """Keep the record where only its owner can read it. Raises GpustackError."""
     path = _path(record, env)
     try:
@@ -76,27 +76,27 @@ def write_record(record: LaunchRecord, env: Mapping[str, str]) -> None:
         raise GpustackError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def forget(record: LaunchRecord, env: Mapping[str, str]) -> None:
+def forget(record: ClientLaunch, env: Mapping[str, str]) -> None:
     """Remove the record: all is as it was."""
     _path(record, env).unlink(missing_ok=True)
 
 
-def records(env: Mapping[str, str], client: str | None = None) -> list[LaunchRecord]:
+def records(env: Mapping[str, str], client: str | None = None) -> list[ClientLaunch]:
     """The launches that are not brought back, the latest first. Raises GpustackError for a record that is damaged."""
     paths = sorted(folder(env).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = [_read(path) for path in paths]
     return [record for record in found if client in (None, record.client)]
 
 
-def _path(record: LaunchRecord, env: Mapping[str, str]) -> Path:
+def _path(record: ClientLaunch, env: Mapping[str, str]) -> Path:
     return folder(env) / f"{record.client}-{record.pid}.json"
 
 
-def _read(path: Path) -> LaunchRecord:
+def _read(path: Path) -> ClientLaunch:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         files = tuple(ChangedFile(**file) for file in document.pop("files"))
-        return LaunchRecord(**document, files=files)
+        return ClientLaunch(**document, files=files)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise GpustackError(
             f"{path}, the record of a launch, cannot be read: bring back by hand and remove it"

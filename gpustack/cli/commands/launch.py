@@ -44,7 +44,7 @@ from gpustack.errors import GpustackError, NotFound
 
 if TYPE_CHECKING:
     from gpustack.cli.client_program import ClientProgram, Launch
-    from gpustack.cli.launch_record import LaunchRecord
+    from gpustack.cli.launch_record import ClientLaunch
     from gpustack.remote.admin_client import AdminClient
 
 _HEADS = ("NAME", "PROGRAM", "INSTALLED")
@@ -129,7 +129,7 @@ def _launch(
 ) -> int:
     from gpustack.cli import launch_record
     from gpustack.cli.client_program import Launch, config_of, home_of
-    from gpustack.cli.launch_record import LaunchRecord, planned
+    from gpustack.cli.launch_record import ClientLaunch, planned
 
     settled = {"url": session.address.url, "model": model, "home": home_of(env), "config": config_of(env)}
     launch = Launch(key=_KEY, **settled)
@@ -149,7 +149,7 @@ def _launch(
     for left in launch_record.records(env, client.name):
         if left.files and not left.runs:
             _bring_back(session, left, env, aside)
-    record = LaunchRecord(
+    record = ClientLaunch(
         client=client.name,
         pid=os.getpid(),
         server=session.address.url,
@@ -231,7 +231,7 @@ def _restore(name: str | None, env: Mapping[str, str], *, forget: bool) -> int:
     return 0 if all(good) else FAILED
 
 
-def _session_of(record: LaunchRecord, env: Mapping[str, str]) -> ServerSession | None:
+def _session_of(record: ClientLaunch, env: Mapping[str, str]) -> ServerSession | None:
     """The session with the server of the launch, if that is the one that commands talk to now."""
     try:
         session = open_session(env)
@@ -242,7 +242,7 @@ def _session_of(record: LaunchRecord, env: Mapping[str, str]) -> ServerSession |
 
 def _bring_back(
     session: ServerSession | None,
-    record: LaunchRecord,
+    record: ClientLaunch,
     env: Mapping[str, str],
     aside: Terminal,
     *,
@@ -273,7 +273,7 @@ def _bring_back(
     return not faults
 
 
-async def _remove_key(client: AdminClient, record: LaunchRecord) -> None:
+async def _remove_key(client: AdminClient, record: ClientLaunch) -> None:
     """By its name: after a crash its number may not have been written down."""
     from gpustack.cli.lookup import KEYS
 
