@@ -26,7 +26,7 @@ from gpustack.identity.derived_keys import DerivedKeys
 from gpustack.identity.passwords import hash_password
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.live_status import LiveStatus
-from gpustack.store import StoreSettings, open_store
+from tests.fresh_store import open_fresh
 
 from .world import DAEMON, PASSWORD, TOKEN, Clock, FakeLogSource, World
 
@@ -34,7 +34,7 @@ from .world import DAEMON, PASSWORD, TOKEN, Clock, FakeLogSource, World
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     clock, link = Clock(), FakeLogSource()
-    store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
+    store = await open_fresh(tmp_path, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         context = ApiContext(

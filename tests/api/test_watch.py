@@ -313,6 +313,7 @@ def test_a_watcher_who_applies_events_has_what_the_list_has(steps: list[tuple[st
 async def _follow(steps: list[tuple[str, int]]) -> None:
     import random
     import tempfile
+    from pathlib import Path
 
     from gpustack.api.app import create_app
     from gpustack.api.context import AccessControl, ApiContext, WorkerServices
@@ -320,13 +321,13 @@ async def _follow(steps: list[tuple[str, int]]) -> None:
     from gpustack.identity.derived_keys import DerivedKeys
     from gpustack.server.heartbeat import HeartbeatTimes
     from gpustack.server.live_status import LiveStatus
-    from gpustack.store import StoreSettings, open_store
+    from tests.fresh_store import open_fresh
 
     from .world import TOKEN, Clock, FakeLogSource
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        store = await open_store(StoreSettings(data_dir=place), clock)
+        store = await open_fresh(Path(place), clock)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             context = ApiContext(

@@ -16,7 +16,7 @@ from gpustack.cli.daemon.server_role import ServerRole
 from gpustack.config.options import Options
 from gpustack.domain.access import ApiKey
 from gpustack.server.key_use import KeyUseLedger
-from gpustack.store import StoreSettings, open_store
+from tests.fresh_store import open_fresh
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOBODY: Any = None
@@ -25,7 +25,7 @@ NOBODY: Any = None
 async def test_the_last_use_of_keys_is_stored_before_the_store_is_given_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
+    store = await open_fresh(tmp_path, lambda: NOW)
     held, use = StoppableService(store), KeyUseLedger(store, lambda: NOW)
     accounting = Accounting.of(Options(data_dir=tmp_path), store, lambda: (1, 0))
     role = ServerRole(NOBODY, NOBODY, store=held, accounting=attrs.evolve(accounting, key_use=use))

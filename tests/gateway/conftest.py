@@ -37,9 +37,9 @@ from gpustack.server.live_status import LiveStatus
 from gpustack.server.memory_budget import MemoryBudget
 from gpustack.server.token_budget import TokenBudgets
 from gpustack.server.usage_ledger import UsageLedger
-from gpustack.store import StoreSettings, open_store
 from gpustack.worker.engine_key import EngineKeys
 from tests.api.world import FakeLogSource
+from tests.fresh_store import open_fresh
 from tests.http1.conftest import run_server
 from tests.http1.wire import Client, Script
 
@@ -61,7 +61,7 @@ async def make_world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Mak
         free: Callable[[Path], int] = free_bytes,
     ) -> World:
         clock = Clock()
-        store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
+        store = await open_fresh(tmp_path, clock)
         reactor = new_reactor(tick=0.05)
         await nursery.start(reactor.run)
         await nursery.start(store.run)

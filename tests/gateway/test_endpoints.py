@@ -19,7 +19,8 @@ from gpustack.domain.model import Model
 from gpustack.domain.route import ModelRoute
 from gpustack.domain.worker import Condition, Cpu, Worker, WorkerState, WorkerStatus
 from gpustack.gateway.endpoints import Endpoints
-from gpustack.store import Store, StoreSettings, open_store
+from gpustack.store import Store
+from tests.fresh_store import open_fresh
 
 from .world import LOCAL, NOW, SOURCE, busy
 
@@ -68,7 +69,7 @@ class Table:
 
 @pytest.fixture
 async def table(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Table]:
-    store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: NOW)
+    store = await open_fresh(tmp_path, lambda: NOW)
     await nursery.start(store.run)
     endpoints = Endpoints(store, random.Random(3), LOCAL)
     await nursery.start(endpoints.run)

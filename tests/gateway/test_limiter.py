@@ -20,7 +20,8 @@ from gpustack.gateway.limiter import Limiter, should_retry
 from gpustack.metrics.traffic import Traffic
 from gpustack.policy.usage_limit import SlidingWindow, WindowSlot
 from gpustack.server.token_budget import TokenBudgets
-from gpustack.store import Store, StoreSettings, open_store
+from gpustack.store import Store
+from tests.fresh_store import open_fresh
 
 from .world import NOW
 
@@ -49,7 +50,7 @@ def times() -> Times:
 
 @pytest.fixture
 async def store(tmp_path: Path, nursery: trio.Nursery, times: Times) -> AsyncIterator[Store]:
-    made = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: times.wall)
+    made = await open_fresh(tmp_path, lambda: times.wall)
     await nursery.start(made.run)
     key = ApiKey(name="k", user_id=1, access_key="a", secret_hash="h", limits=Limits(requests_per_minute=3))
     await made.write(lambda tx: tx.insert(key))

@@ -11,7 +11,7 @@ import trio
 from gpustack.http1.pool import ConnectionPool
 from gpustack.http1.reactor import Reactor, new_reactor
 from gpustack.server.facts import FactsCache
-from gpustack.store import StoreSettings, open_store
+from tests.fresh_store import open_fresh
 
 from .cluster import Clock, Cluster, Settled
 
@@ -19,7 +19,7 @@ from .cluster import Clock, Cluster, Settled
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     clock = Clock()
-    store = await open_store(StoreSettings(data_dir=str(tmp_path)), clock)
+    store = await open_fresh(tmp_path, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         yield Cluster(store=store, clock=clock)

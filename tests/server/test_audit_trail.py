@@ -17,8 +17,9 @@ import trio.testing
 from gpustack.domain.audit import AuditEvent, AuditOutcome
 from gpustack.errors import Unavailable
 from gpustack.server.audit_trail import MOST_WAITING, AuditTrail
-from gpustack.store import Store, StoreSettings, audit_history, open_store
+from gpustack.store import Store, audit_history
 from gpustack.store.audit_history import AuditFilter
+from tests.fresh_store import open_fresh
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -29,7 +30,7 @@ def clock() -> datetime:
 
 @asynccontextmanager
 async def open_at(folder: Path) -> AsyncIterator[Store]:
-    store = await open_store(StoreSettings(data_dir=str(folder)), clock)
+    store = await open_fresh(folder, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         yield store

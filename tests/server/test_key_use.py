@@ -15,7 +15,8 @@ from gpustack.domain.access import ApiKey
 from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
 from gpustack.server.key_use import KeyUseLedger
-from gpustack.store import Store, StoreSettings, open_store
+from gpustack.store import Store
+from tests.fresh_store import open_fresh
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -48,7 +49,7 @@ class Stuck:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     made: World
-    store = await open_store(StoreSettings(data_dir=str(tmp_path)), lambda: BEGIN)
+    store = await open_fresh(tmp_path, lambda: BEGIN)
     made = World(store, KeyUseLedger(store, lambda: made.now))
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)

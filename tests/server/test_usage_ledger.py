@@ -16,8 +16,9 @@ import trio.testing
 
 from gpustack.domain.usage import ModelUsage, Operation
 from gpustack.server.usage_ledger import UsageKey, UsageLedger
-from gpustack.store import Store, StoreSettings, open_store
+from gpustack.store import Store
 from gpustack.store.usage_history import rows
+from tests.fresh_store import open_fresh
 
 NOW = datetime(2026, 1, 2, 23, 59, 58, tzinfo=UTC)
 
@@ -44,7 +45,7 @@ def count(ledger: UsageLedger, times: int = 1, of: UsageKey | None = None) -> No
 
 @asynccontextmanager
 async def open_at(folder: Path) -> AsyncIterator[Store]:
-    store = await open_store(StoreSettings(data_dir=str(folder)), Clock())
+    store = await open_fresh(folder, Clock())
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         yield store

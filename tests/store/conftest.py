@@ -13,6 +13,7 @@ import trio
 
 from gpustack.store import Store, StoreSettings, open_store
 from tests.databases import KINDS, SERVERS, Server
+from tests.fresh_store import put_database
 
 
 @attrs.define
@@ -65,6 +66,8 @@ def server_url(server: Server) -> Iterator[str]:
 @asynccontextmanager
 async def opening(url: str, clock: Callable[[], datetime]) -> AsyncIterator[Store]:
     """A store that runs until the end of the block."""
+    if url.startswith("sqlite:///"):
+        await put_database(Path(url.removeprefix("sqlite:///")))
     store = await open_store(StoreSettings(data_dir="unused", url=url), clock)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
