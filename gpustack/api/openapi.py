@@ -131,7 +131,8 @@ def operation_id(method: str, path: str) -> str:
 
 def _answer(route: ApiRoute, components: Components) -> Schema:
     if route.answer_type != "application/json":
-        text: Schema = {"type": "string"}
+        # Tools judge each event of a stream by the schema, as an object.
+        text: Schema = {} if route.answer_type == "text/event-stream" else {"type": "string"}
         if isinstance(route.answer, Document):
             text["x-documents"] = route.answer.schema(components)
         return {"description": "OK", "content": {route.answer_type: {"schema": text}}}

@@ -124,6 +124,6 @@ def test_the_page_of_an_instance_shows_its_log_live(served: Daemon, visitor: Vis
     page.get_by_label("Only lines that have").fill("")
     before = log.locator("div > div").count()
     served.call("POST", "/v1/completions", {"model": NAME, "prompt": "Hi", "max_tokens": 4})
-    page.wait_for_function(f"document.querySelectorAll('.log-box > div > div').length > {before}")
+    log.locator("div > div").nth(before).wait_for(state="attached")
     page.get_by_role("tab", name="Memory").click()
     page.get_by_role("table", name="Memory").get_by_text("Weights").wait_for()
