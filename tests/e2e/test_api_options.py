@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.daemon import Daemon, daemon
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 from tests.server.feed import Feed, serving
 
 PAGE = "https://app.example.com"
@@ -27,7 +27,7 @@ def feed() -> Iterator[Feed]:
         yield one
 
 
-@pytest.fixture(scope="module", params=SPELLINGS)
+@pytest.fixture(scope="module", params=shortly("file"))
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, feed: Feed
 ) -> Iterator[Daemon]:

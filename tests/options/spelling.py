@@ -7,12 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from gpustack.config.option import Option, table
 from gpustack.config.options import Options
 
 SPELLINGS = ("flag", "environment", "file")
+
+
+def shortly(kept: str) -> list[Any]:
+    """The spellings as parameters, of which CI takes one and ``make test-slow`` the others: for tests that start much.
+
+    That all three lead to the same options is shown by ``tests/config``.
+    """
+    return [pytest.param(one, marks=[pytest.mark.slow] * (one != kept)) for one in SPELLINGS]
+
+
 BY_NAME: Mapping[str, Option] = {option.name: option for option in table(Options)}
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.daemon import Daemon, daemon
 from tests.fakes.wheels import make_wheel
 from tests.hardware.test_engine_program import python_environment
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 
 PIPX = """#!/bin/sh
 # What pipx does, as far as it matters here, with a copy of an environment in place of what an index has.
@@ -61,7 +61,7 @@ class World:
         return (self.folder / "data/pipx/calls").read_text().splitlines()
 
 
-@pytest.fixture(scope="module", params=SPELLINGS)
+@pytest.fixture(scope="module", params=shortly("flag"))
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp(f"engines-by-{request.param}")
     make_environment(folder / "template", make_wheel(folder, "transformers", "5.1.0", program="transformers"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.daemon import Daemon, daemon
 from tests.fakes.ray_program import RayProgram
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 from tests.ports import free_ports, free_range
 
 PORTS = {
@@ -33,7 +33,7 @@ def value_of(argv: list[str], flag: str) -> str:
     return argv[len(argv) - 1 - argv[::-1].index(flag) + 1]
 
 
-@pytest.fixture(scope="module", params=SPELLINGS)
+@pytest.fixture(scope="module", params=shortly("file"))
 def head(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Daemon, RayProgram, dict[str, Any]]]:

@@ -17,7 +17,7 @@ import yaml
 from tests.certificates import make_certificate
 from tests.child import environment
 from tests.daemon import WITHIN, Daemon, daemon
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import SPELLINGS, shortly, spelled
 from tests.server.feed import Feed, serving
 
 TOKEN = "a-token-that-the-tests-have-chosen"
@@ -76,7 +76,7 @@ def test_config_file_names_where_the_other_options_are(tmp_path: Path, spelling:
         one.until(lambda: "is ready as server in" in one.log, "a server without a worker")
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", shortly("file"))
 def test_ssl_keyfile_and_ssl_certfile_make_it_speak_tls(tmp_path: Path, spelling: str) -> None:
     certificate, key = make_certificate(tmp_path, "server")
     values = {"ssl_certfile": certificate, "ssl_keyfile": key, "disable_worker": True}

@@ -13,7 +13,7 @@ from tests.daemon import Daemon, daemon
 from tests.fakes import llama_rpc
 from tests.models.hollow import make_hollow
 from tests.models.shape import Shape
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 from tests.ports import free_range
 
 SMALL, LARGE = 900 << 20, 1000 << 20
@@ -74,7 +74,7 @@ def _ready(server: Daemon) -> list[dict[str, Any]]:
     return [one for one in items if one["state"] == "ready" and one["status"].get("engines")]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", shortly("environment"))
 def test_rpc_servers_listen_in_their_range_with_the_arguments_that_were_given(
     spelling: str, tmp_path: Path
 ) -> None:
@@ -93,7 +93,7 @@ def test_rpc_servers_listen_in_their_range_with_the_arguments_that_were_given(
         assert {"GGML_RPC_DEBUG=1", "LLAMA_CACHE=/nowhere/rpc"} <= set(variables)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", shortly("environment"))
 def test_disable_rpc_servers_keeps_the_devices_of_a_worker_for_itself(spelling: str, tmp_path: Path) -> None:
     """Placement takes only workers that say by which program they lend: the test before this one sees it."""
     values = {"llama_server_path": llama_rpc.install(tmp_path / "bin"), "disable_rpc_servers": True}

@@ -13,7 +13,7 @@ import pytest
 from lxml import etree
 
 from tests.daemon import Daemon, daemon
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 from tests.ports import free_port
 from tests.provider import ALONE
 from tests.saml.keys import pair
@@ -34,7 +34,7 @@ class Site:
     me: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=SPELLINGS)
+@pytest.fixture(scope="module", params=shortly("environment"))
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp(f"saml-{request.param}")
     port = free_port()

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from tests.daemon import Daemon, daemon
-from tests.options.spelling import SPELLINGS, spelled
+from tests.options.spelling import shortly, spelled
 from tests.ports import free_port
 from tests.provider import ALONE, CLIENT_ID, CLIENT_SECRET, running_provider
 from tests.provider.person import Person, person
@@ -25,7 +25,7 @@ class Site:
     me: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=SPELLINGS)
+@pytest.fixture(scope="module", params=shortly("file"))
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """With a document that names no way to sign out, in place of the one that the provider publishes."""
     folder = tmp_path_factory.mktemp(f"sign-on-{request.param}")
