@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -32,12 +34,22 @@ def test_the_gateway_waits_as_long_and_takes_in_as_many_as_told(tmp_path: Path) 
         one.running("endless")
         one.running("silent")
         asked = {"model": "silent", "messages": [{"role": "user", "content": "Are you there?"}]}
-        with stream_of(one.url) as stream:
+        with one.until(
+            lambda: _stream_unless_full(one), "the one connection, while nothing else has it"
+        ) as stream:
             assert stream.readline().startswith(b"data:")
             status, answer = one.call("POST", "/v1/chat/completions", asked)
             assert status == 503
             assert "as many as GPUSTACK_TCP_CONNECTOR_LIMIT allows" in answer["error"]["message"]
         assert one.until(lambda: one.call("POST", "/v1/chat/completions", asked)[0] == 504, "the timeout")
+
+
+def _stream_unless_full(one: Daemon) -> HTTPResponse | None:
+    try:
+        return stream_of(one.url)
+    except HTTPError as error:
+        assert error.code == 503
+        return None
 
 
 def test_the_claims_of_a_model_are_what_is_set_aside_for_it(tmp_path: Path) -> None:
