@@ -147,7 +147,9 @@ def test_no_log_holds_a_secret(walk: Walk) -> None:
     logs = [path for path in (walk.daemon.data_dir / "log").rglob("*") if path.is_file()]
     assert logs
     for path in logs:
-        assert walk.found_in(path.read_text(errors="replace")) == [], path
+        # Beside a log stands what its engine was started with, as administrators see it.
+        beside = ("environment of a model",) if path.name.endswith(".launch.json") else ()
+        assert walk.found_in(path.read_text(errors="replace"), beside=beside) == [], path
 
 
 @pytest.mark.attack("secret")

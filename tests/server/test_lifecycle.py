@@ -18,6 +18,8 @@ WRITER = "server/lifecycle.py"
 """The one module that may move instances, by way of the store."""
 STORE = "store/transaction.py"
 PURE = "policy/"
+SIMULATION = "server/simulation.py"
+"""Plays the loops on snapshots that are stored nowhere."""
 """Writes nothing: a state there is part of a question, such as what a drain leads to."""
 
 NAMED = {name: value for name, value in vars(lifecycle).items() if isinstance(value, Move)}
@@ -51,7 +53,7 @@ def faults(where: str, tree: ast.Module) -> list[str]:
                 and where not in (WRITER, STORE)
             ):
                 found.append(f"{where}:{node.lineno} writes as a party; {WRITER} does")
-            speculates = where == STORE or where.startswith(PURE)
+            speculates = where in (STORE, SIMULATION) or where.startswith(PURE)
             if called(node) in ("evolve", "change", "ModelInstance") and "state" in given and not speculates:
                 found.append(f"{where}:{node.lineno} writes a state; {WRITER} does")
             if called(node) == "make_move":

@@ -98,6 +98,7 @@ SILENCE: dict[str, list[Any]] = {
     ]
 }
 OTHERS: dict[str, str] = {
+    "AssignmentIndex": "test_a_record_that_cannot_be_put_into_a_state_keeps_no_other_from_its_worker",
     "AuditTrail": "test_an_event_that_cannot_be_stored_is_told_lost_and_the_others_are_there",
     "TokenBudgets": "test_a_budget_that_cannot_be_drawn_of_keeps_no_other_waiting",
     "Catalog": "test_what_is_asked_of_others_now_and_then_goes_on_after_a_fault",
