@@ -185,9 +185,8 @@ def test_no_answer_to_a_user_holds_a_secret_and_to_an_administrator_only_of_mode
     beside: tuple[str, ...] = ()
     if path.startswith("/v1/models"):
         beside = ("environment of a model", "parameter of an engine")
-    elif path.endswith(
-        "/launch"
-    ):  # variables without a secret's name, as administrators see them of the model
+    elif path.endswith(("/launch", "/v1/manifests")):
+        # Variables without the name of a secret, as administrators see them of the model.
         beside = ("environment of a model",)
     assert walk.found_in(walk.get(where), beside=beside) == []
 
