@@ -54,26 +54,26 @@ class BrowserPages(BuildHookInterface):
         return Path(self.root) / "gpustack" / "api" / "static" / ".built-from"
 
     def _is_wanted(self) -> bool:
-        if os.environ.get("GPUSTACK_SKIP_UI", "").lower() in ("1", "true", "yes"):
-            return False
-        if not (self._sources / "package-lock.json").exists():
+        if _is_skipped() or not (self._sources / "package-lock.json").exists():
             return False
         return not self._stamp.exists() or self._stamp.read_text() != _fingerprint(self._sources)
 
     def _guide_is_wanted(self) -> bool:
         """Whether the guide is to be built: it is small, so wherever its sources are, unless an sdist brings it."""
-        if os.environ.get("GPUSTACK_SKIP_UI", "").lower() in ("1", "true", "yes"):
-            return False
-        if not (Path(self.root) / "docs" / "guide" / "build.py").exists():
+        if _is_skipped() or not self._guide_builder.exists():
             return False
         return not (Path(self.root) / "PKG-INFO").exists() or not (self._guide / "index.html").exists()
+
+    @property
+    def _guide_builder(self) -> Path:
+        return Path(self.root) / "docs" / "guide" / "build.py"
 
     @property
     def _guide(self) -> Path:
         return Path(self.root) / "gpustack" / "api" / "guide"
 
     def _build_guide(self) -> None:
-        command = [sys.executable, str(Path(self.root) / "docs" / "guide" / "build.py")]
+        command = [sys.executable, str(self._guide_builder)]
         done = subprocess.run(command, timeout=TIME_LIMIT, check=False, capture_output=True, text=True)
         if done.returncode:
             self.app.abort(f"The guide cannot be built: {_reason(done.stderr)}\n{WITHOUT}")
@@ -105,6 +105,10 @@ class BrowserPages(BuildHookInterface):
             if done.returncode:
                 raise Broken(f"{missing}: {_reason(done.stderr)}")
         self._stamp.write_text(_fingerprint(self._sources))
+
+
+def _is_skipped() -> bool:
+    return os.environ.get("GPUSTACK_SKIP_UI", "").lower() in ("1", "true", "yes")
 
 
 def _fingerprint(sources: Path) -> str:
