@@ -1,14 +1,14 @@
 // Theme and language; on the page for signing in too.
 
 import { useState } from 'preact/hooks';
-import { choose, chosen } from '../settings.js';
+import { choose } from '../settings.js';
 import { language, LANGUAGES, t, useLanguage } from '../words.js';
 import { html } from './html.js';
 import { Icon } from './icon.js';
 
 export function Preferences() {
-  const [theme, setTheme] = useState(() => chosen('theme'));
-  const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  const [theme, setTheme] = useState(() => document.documentElement.dataset.theme);
+  const dark = theme === 'dark';
   const turn = () => {
     const next = dark ? 'light' : 'dark';
     choose('theme', next);
