@@ -101,7 +101,7 @@ def test_code_that_is_shown_does_the_same_with_a_key_made_there(served: Daemon, 
     page.get_by_label("Most tokens of an answer").fill("24")
     page.get_by_role("button", name="View code").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Make a key for this model").click()
+    dialog.get_by_role("button", name="Make a key for it").click()
     key = dialog.get_by_label("Key", exact=True).inner_text()
     assert key.startswith("gpustack_")
     code = dialog.get_by_label("curl").inner_text()
@@ -127,3 +127,12 @@ def test_the_page_of_an_instance_shows_its_log_live(served: Daemon, visitor: Vis
     log.locator("div > div").nth(before).wait_for(state="attached")
     page.get_by_role("tab", name="Memory").click()
     page.get_by_role("table", name="Memory").get_by_text("Weights").wait_for()
+
+
+def test_a_worker_leads_to_its_files(served: Daemon, visitor: Visitor) -> None:
+    page, worker = visitor.page, served.instances(NAME)[0]["worker_id"]
+    page.goto(f"{served.url}/cluster/{worker}")
+    page.get_by_role("main").get_by_role("link", name="Files").click()
+    page.get_by_role("heading", name="Files").wait_for()
+    assert page.url.endswith(f"/files?worker={worker}")
+    page.get_by_role("table", name="Files").get_by_role("button", name="loud.gguf").first.wait_for()

@@ -9,6 +9,7 @@ import { PageHead } from '../parts/page.js';
 import { t } from '../words.js';
 import { AddWorker } from './cluster/add-worker.js';
 import { capacityOf } from './cluster/capacity.js';
+import { codeOf, sampleOf } from './playground/code.js';
 
 export default function FirstSteps() {
   return html`<${PageHead} title=${t('steps.title')} under=${t('steps.under')} /><${Steps} />`;
@@ -19,11 +20,7 @@ export function Steps() {
   const { ready, devices } = capacityOf(store.workers.value.values());
   const models = [...store.models.value.values()];
   const serving = models.find((model) => model.state === 'ready');
-  const call = [
-    `curl ${location.origin}/v1/chat/completions \\`,
-    `  -H "Authorization: Bearer $GPUSTACK_API_KEY" -H "Content-Type: application/json" \\`,
-    `  -d '${JSON.stringify({ model: serving?.name ?? 'MODEL', messages: [{ role: 'user', content: 'Hello' }] }).replaceAll("'", "'\\''")}'`,
-  ].join('\n');
+  const { kind, body } = sampleOf(serving?.name ?? 'MODEL', serving?.categories ?? []);
   return html`<ol class="steps">
     <${Step} done=${ready > 0} title=${t('steps.machine')}>
       <p>${ready ? t('steps.machine-done', { workers: ready, devices }) : t('steps.machine-none')}</p>
@@ -39,7 +36,7 @@ export function Steps() {
     <${Step} done=${serving !== undefined} title=${t('steps.call')}>
       <p>${serving ? t('steps.call-ready', { name: serving.name }) : t('steps.call-wait')}</p>
       <p><a class="button" href="/playground">${t('nav.playground')}</a> <a class="button" href="/access">${t('steps.key')}</a></p>
-      <${Code} text=${call} />
+      <${Code} text=${codeOf(kind, body, location.origin).curl} />
     <//>
   </ol>
   ${adding ? html`<${AddWorker} onClose=${() => setAdding(false)} />` : null}`;

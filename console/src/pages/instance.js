@@ -17,9 +17,9 @@ import { t } from '../words.js';
 import { Command } from './instance/command.js';
 import { Log } from './instance/log.js';
 import { Memory } from './instance/memory.js';
-import { eventsOfRecord, Timeline, withBeginning } from './instance/timeline.js';
+import { Timeline, withBeginning } from './instance/timeline.js';
 import { Matter, Placement } from './instance/why.js';
-import { CallDialog } from './playground/call.js';
+import { CallDialog } from './models/call.js';
 import { sampleOf } from './playground/code.js';
 
 const EVENTS = 200;
@@ -42,7 +42,7 @@ function Shown({ brief }) {
   const moves = [brief.state, brief.state_since, brief.state_message, brief.restart_count, brief.worker_id, brief.deleted_at];
   const full = useFetched(path, undefined, moves);
   const why = useFetched(`${path}/explain`, undefined, moves);
-  const events = useEvents(brief.id, moves);
+  const events = useFetched('/v1/events', { object: `model-instance:${brief.id}`, limit: EVENTS }, moves);
   const model = store.models.value.get(brief.model_id);
   const state = brief.deleted_at ? 'ending' : brief.state;
   const instance = /** @type {any} */ (full.value);
@@ -55,11 +55,11 @@ function Shown({ brief }) {
 
   const actions = html`
     ${runs && model ? html`<a class="button primary" href=${`/playground?model=${encodeURIComponent(model.name)}`}>${t('instance.playground')}</a>` : null}
-    ${model ? html`<${Button} onClick=${() => setCalling(true)}>${t('snippet.call')}<//>` : null}
+    ${model ? html`<${Button} onClick=${() => setCalling(true)}>${t('call.title')}<//>` : null}
     <${Button} onClick=${() => restart(brief)} disabled=${Boolean(brief.deleted_at)}>${t('instance.restart')}<//>
     <${Menu} label=${t('common.actions')} items=${[{ text: t('instance.remove'), danger: true, act: () => remove(brief) }]} />`;
   const tabs = [
-    { key: 'timeline', title: t('instance.timeline'), body: () => html`<${Timeline} ...${events} events=${events.missing ? instance && eventsOfRecord(instance) : withBeginning(events.events, instance)} />` },
+    { key: 'timeline', title: t('instance.timeline'), body: () => html`<${Timeline} events=${withBeginning(events.value?.items, instance)} fault=${events.fault} again=${events.again} />` },
     { key: 'log', title: t('instance.log'), body: () => html`<${Log} instance=${brief} members=${named} />` },
     { key: 'placement', title: t('instance.placement'), body: () => html`<${Placement} explanation=${explanation} fault=${why.fault} again=${why.again} />` },
     { key: 'memory', title: t('instance.memory'), body: () => (instance ? html`<${Memory} instance=${instance} />` : html`<${Waiting} />`) },
@@ -109,25 +109,6 @@ function Members({ members, instance }) {
       </li>`;
     })}
   </ul></section>`;
-}
-
-/** Events of the instance, the newest first; `missing`: the server keeps none. @param {number} id @param {any[]} deps */
-function useEvents(id, deps) {
-  const [state, setState] = useState(/** @type {{events: any[] | undefined, missing: boolean, fault: string}} */ ({ events: undefined, missing: false, fault: '' }));
-  const [turn, setTurn] = useState(0);
-  useEffect(() => {
-    const until = new AbortController();
-    get('/v1/events', { object: `model-instance:${id}`, limit: EVENTS }, { signal: until.signal }).then(
-      (told) => setState({ events: told.items, missing: false, fault: '' }),
-      (fault) => {
-        if (until.signal.aborted) return;
-        if (fault.status === 404) setState({ events: undefined, missing: true, fault: '' });
-        else setState((was) => ({ ...was, fault: fault.message || t('common.unreachable') }));
-      },
-    );
-    return () => until.abort();
-  }, [id, turn, ...deps]);
-  return { ...state, again: () => setTurn(turn + 1) };
 }
 
 /** Ask once more a little later, as long as `wanted`; not for ever. @param {any} wanted @param {() => void} again */

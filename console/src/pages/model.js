@@ -15,6 +15,7 @@ import { Access, Edit } from './models/edit.js';
 import { Instances } from './models/instances.js';
 import { Revisions } from './models/revisions.js';
 import { Replicas } from './models.js';
+import { sampleOf } from './playground/code.js';
 
 /** @param {{params: {id: string}}} props */
 export default function Model({ params }) {
@@ -29,7 +30,7 @@ export default function Model({ params }) {
   const whole = (/** @type {(model: any) => any} */ draw) => (value ? draw(value) : fault ? html`<${Fault} text=${fault} again=${again} />` : html`<${Waiting} lines=${5} />`);
   const tabs = [
     { key: 'instances', title: t('model.instances'), body: () => html`<${Instances} model=${brief} />${value ? html`<${Facts} model=${value} brief=${brief} />` : null}` },
-    { key: 'call', title: t('call.title'), body: () => html`<${CallIt} name=${brief.name} categories=${brief.categories} />` },
+    { key: 'call', title: t('call.title'), body: () => html`<${CallIt} model=${brief.name} ...${sampleOf(brief.name, brief.categories ?? [])} />` },
     { key: 'edit', title: t('common.edit'), body: () => whole((model) => html`<${Edit} key=${model.id} model=${model} users=${users} backends=${backends} again=${again} />`) },
     { key: 'access', title: t('deploy.access'), body: () => whole((model) => html`<${Access} key=${model.id} model=${model} users=${users} again=${again} />`) },
     { key: 'revisions', title: t('model.revisions'), body: () => html`<${Revisions} model=${brief} changed=${brief.updated_at} again=${again} />` },

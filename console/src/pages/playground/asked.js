@@ -7,7 +7,7 @@ import { sayFault, Sentence } from '../../parts/button.js';
 import { html } from '../../parts/html.js';
 import { whisper } from '../../parts/toast.js';
 import { t } from '../../words.js';
-import { CallDialog } from './call.js';
+import { CallDialog } from '../models/call.js';
 import { Choice } from './chat.js';
 
 /**

@@ -10,7 +10,7 @@ export const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const json = (value, indent) => JSON.stringify(value, null, indent);
 
 /** A literal of Python. @param {any} value @param {string} [margin] @returns {string} */
-export function pythonOf(value, margin = '') {
+function pythonOf(value, margin = '') {
   if (value === null || value === undefined) return 'None';
   if (value === true) return 'True';
   if (value === false) return 'False';
@@ -116,7 +116,7 @@ const plainPython = (url, body, file) =>
 
 /** @param {string} url @param {any} body */
 const ofForm = (url, body) => ({
-  curl: [`curl ${shellQuoted(url)} \\`, `  -H "Authorization: Bearer $${KEY_VARIABLE}" \\`, '  -F file=@speech.wav \\', `  -F ${shellQuoted(`model=${body.model}`)}`].join('\n'),
+  curl: [`curl ${shellQuoted(url)} \\`, `  -H "Authorization: Bearer $${KEY_VARIABLE}" \\`, '  -F file=@speech.wav \\', `  --form-string ${shellQuoted(`model=${body.model}`)}`].join('\n'),
   python: [
     'import os',
     'from openai import OpenAI',

@@ -3,7 +3,7 @@
 
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { h } from 'preact';
-import { CopyButton } from '../../parts/copy.js';
+import { Code } from '../../parts/copy.js';
 import { html } from '../../parts/html.js';
 
 /** Where a link may lead. */
@@ -49,7 +49,7 @@ const ELEMENTS = {
   em: (token, deep) => h('em', {}, inner(token, deep)),
   del: (token, deep) => h('del', {}, inner(token, deep)),
   codespan: (token) => h('code', {}, token.text),
-  code: (token) => html`<div class="code"><pre tabindex="0"><code>${token.text}</code></pre><${CopyButton} text=${token.text} /></div>`,
+  code: (token) => html`<${Code} text=${token.text} />`,
   link: (token, deep) => link(token.href, inner(token, deep)),
   image: (token) => link(token.href, token.text || token.href),
   list: (token, deep) => h(token.ordered ? 'ol' : 'ul', token.ordered && token.start !== 1 ? { start: token.start } : {}, token.items.map((/** @type {Token} */ item) => h('li', {}, item.task ? (item.checked ? '☑ ' : '☐ ') : null, inner(item, deep)))),

@@ -17,7 +17,6 @@ export default {
   'evict-on': 'Make room on {worker}',
   'evict-text': 'Files that nobody uses go, the longest unused first. What is pinned, in use, in a folder that you chose, or was there before us stays.',
   evicting: ({ n, size }) => `${n === 1 ? '1 file is' : `${n} files are`} being removed; that frees ${size}.`,
-  failed: 'Failed',
   'fetched-again': 'It is fetched again.',
   file: 'File',
   free: '{size} free',

@@ -17,7 +17,6 @@ export default {
   'evict-on': '在 {worker} 上腾出空间',
   'evict-text': '删除无人使用的文件，最久未用的优先。已固定、使用中、位于您所选文件夹或原本就有的文件会保留。',
   evicting: ({ n, size }) => `正在删除 ${n} 个文件，释放 ${size}。`,
-  failed: '失败',
   'fetched-again': '正在重新下载。',
   file: '文件',
   free: '可用 {size}',
