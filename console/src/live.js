@@ -46,7 +46,7 @@ export const store = {
 };
 
 /** The ids of the workers that an instance is on. @param {any} instance */
-export const placesOf = (instance) => [
+const placesOf = (instance) => [
   ...new Set([instance.worker_id, ...(instance.subordinate_workers ?? []).map((/** @type {any} */ one) => one.worker_id)]),
 ];
 

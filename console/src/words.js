@@ -43,7 +43,7 @@ export async function useLanguage(code) {
 }
 
 /** The locale that numbers and dates are written in. */
-export const locale = () => (language.value === 'zh' ? 'zh-CN' : 'en-GB');
+const locale = () => (language.value === 'zh' ? 'zh-CN' : 'en-GB');
 
 /**
  * The text of `key`, its `{name}` replaced by values. A component that asks is drawn anew in another language.

@@ -29,7 +29,7 @@ const SHOWS = {
 const TROUBLE = { error: 0, unreachable: 1, pending: 2, analyzing: 3, downloading: 4 };
 
 /** In a sentence: why it is not ready, of the instance that is worst off; else what it is. @param {any} model @param {any[]} instances */
-export function reasonOf(model, instances) {
+function reasonOf(model, instances) {
   if (model.state === 'ready' || model.state === 'stopped') return '';
   const worst = instances
     .filter((one) => one.state_message && one.state in TROUBLE)

@@ -5,7 +5,7 @@ const SEQUENCES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u00
 /** Characters that print nothing, and those that turn the direction of what follows. */
 const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 /** Characters of a line that are shown. */
-export const LONGEST_LINE = 4000;
+const LONGEST_LINE = 4000;
 
 /** @param {string} text */
 const shown = (text) =>

@@ -1,11 +1,9 @@
 // The exact command line of an engine and its environment; secrets are masked by the worker.
 
-import { useEffect, useState } from 'preact/hooks';
-import { ApiError, get } from '../../api.js';
-import { sayFault } from '../../parts/button.js';
+import { useState } from 'preact/hooks';
 import { Code } from '../../parts/copy.js';
 import { html } from '../../parts/html.js';
-import { Waiting } from '../../parts/page.js';
+import { useFetched, Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
 import { t } from '../../words.js';
 import { shellQuoted } from '../playground/code.js';
@@ -37,30 +35,20 @@ export function typed(argv) {
  */
 export function Command({ id, deps, members }) {
   const [member, setMember] = useState('0');
-  const [told, setTold] = useState(/** @type {{value?: any, fault?: string}} */ ({}));
-  useEffect(() => {
-    const until = new AbortController();
-    setTold({});
-    get(`/v1/model-instances/${id}/launch`, { member: member === '0' ? undefined : member }, { signal: until.signal }).then(
-      (value) => setTold({ value }),
-      (fault) => {
-        if (until.signal.aborted) return;
-        if (!(fault instanceof ApiError)) throw fault;
-        setTold({ fault: sayFault(fault) });
-      },
-    );
-    return () => until.abort();
-  }, [id, member, ...deps]);
   return html`${members.length > 1
       ? html`<div class="tools"><select class="short" aria-label=${t('instance.member')} value=${member} onChange=${(/** @type {any} */ event) => setMember(event.currentTarget.value)}>
           ${members.map(([value, name]) => html`<option value=${value}>${name}</option>`)}
         </select></div>`
       : null}
-    ${told.fault ? html`<p class="muted">${told.fault}</p>` : told.value ? html`<${Launched} launch=${told.value} />` : html`<${Waiting} />`}`;
+    <${Launched} key=${member} id=${id} member=${member} deps=${deps} />`;
 }
 
-/** @param {{launch: any}} props */
-function Launched({ launch }) {
+/** @param {{id: number, member: string, deps: any[]}} props */
+function Launched({ id, member, deps }) {
+  const { value, fault } = useFetched(`/v1/model-instances/${id}/launch`, { member }, deps);
+  const launch = /** @type {any} */ (value);
+  if (fault) return html`<p class="muted">${fault}</p>`;
+  if (!launch) return html`<${Waiting} />`;
   const env = Object.entries(launch.env ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   const files = launch.files ?? [];
   return html`<p class="muted">${t('instance.started')} <${Ago} at=${launch.started_at} />. ${t('instance.masked')}</p>
@@ -71,6 +59,6 @@ function Launched({ launch }) {
       ${env.length
         ? html`<dl class="facts env">${env.map(([name, value]) => html`<dt><code>${name}</code></dt><dd><code>${String(value) || "''"}</code></dd>`)}</dl>`
         : html`<p class="muted">${t('instance.no-environment')}</p>`}
-      ${files.length ? html`<h2>${t('instance.written')}</h2><ul>${files.map((/** @type {any} */ one) => html`<li><code class="path">${typeof one === 'string' ? one : (one.path ?? one.name ?? JSON.stringify(one))}</code></li>`)}</ul>` : null}
+      ${files.length ? html`<h2>${t('instance.written')}</h2><ul>${files.map((/** @type {string} */ one) => html`<li><code class="path">${one}</code></li>`)}</ul>` : null}
     </div>`;
 }

@@ -34,12 +34,6 @@ export class Lines {
     for (let count = 0; count < over; count += 1) this.box.firstChild?.remove();
   }
 
-  clear() {
-    this.kept = [];
-    this.gone = 0;
-    this.redraw();
-  }
-
   /** @param {{raw?: boolean, search?: string}} how */
   show({ raw = this.raw, search = this.search }) {
     if (raw === this.raw && search === this.search) return;

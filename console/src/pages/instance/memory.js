@@ -18,7 +18,7 @@ const MAPPED = 'host mapped';
  * @param {any} instance as the API shows it
  * @returns {Array<{key: string, side: string, term: string, claimed: number | null, estimated: number | null, measured: number | null, peak?: number | null, learnt?: any}>}
  */
-export function memoryRows(instance) {
+function memoryRows(instance) {
   const plan = instance.memory_plan ?? {};
   const found = instance.memory ?? {};
   const terms = found.terms ?? {};

@@ -5,32 +5,15 @@ import { dateTime, duration } from '../../format.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
-import { known, t } from '../../words.js';
+import { t } from '../../words.js';
 
 const TONES = { error: 'bad', warning: 'warn' };
 const AT_FIRST = 30;
 
-/**
- * What can be told of a record alone, where a server keeps no events.
- *
- * @param {any} instance as the API shows it
- * @returns {Array<{id: string, at: string, severity: string, text: string}>}
- */
-export function eventsOfRecord(instance) {
-  const found = [{ id: 'made', at: instance.created_at, severity: 'info', text: t('instance.made') }];
-  if (instance.last_restart_time) found.push({ id: 'restart', at: instance.last_restart_time, severity: 'warning', text: t('instance.restarts', { n: instance.restart_count }) });
-  if (instance.state_since) {
-    const word = known(`state.${instance.state}`) ?? instance.state;
-    found.push({ id: 'state', at: instance.state_since, severity: instance.state === 'error' ? 'error' : 'info', text: instance.state_message ? `${word}: ${instance.state_message}` : word });
-  }
-  if (instance.deleted_at) found.push({ id: 'ends', at: instance.deleted_at, severity: 'info', text: t('instance.ends') });
-  return found.sort((a, b) => (a.at < b.at ? 1 : -1));
-}
-
 /** Events with the beginning, where that is longer ago than events are kept. @param {any[] | undefined} events @param {any} instance */
 export function withBeginning(events, instance) {
   if (!events || !instance || events.some((one) => one.kind === 'instance.created')) return events;
-  return [...events, ...eventsOfRecord(instance).filter((one) => one.id === 'made')];
+  return [...events, { id: 'made', at: instance.created_at, severity: 'info', text: t('instance.made') }];
 }
 
 /** @param {{events: any[] | undefined, fault: string, again: () => void}} props the newest first */

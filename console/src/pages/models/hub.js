@@ -56,7 +56,7 @@ const HUBS = {
 };
 
 /** The GGUF models among files: the parts of one together, without projectors. @param {Array<{path: string, size?: number}>} files @returns {Choice[]} */
-export function choicesOf(files) {
+function choicesOf(files) {
   const found = new Map();
   for (const { path, size } of files) {
     if (!/\.gguf$/i.test(path) || /(^|\/)mmproj/i.test(path)) continue;

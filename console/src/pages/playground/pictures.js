@@ -23,7 +23,7 @@ export async function readImages(files, already) {
 }
 
 /** @param {Blob} file @returns {Promise<string>} */
-export const dataOf = (file) =>
+const dataOf = (file) =>
   new Promise((answer, fail) => {
     const reader = new FileReader();
     reader.onload = () => answer(String(reader.result));
