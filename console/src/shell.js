@@ -68,7 +68,7 @@ function Side() {
       )}
     </nav>
     <div class="foot">
-      <${Menu} label=${t('shell.account')} items=${[
+      <${Menu} label=${`${t('shell.account')}: ${me.value.username}`} items=${[
         { text: t('shell.my-account'), act: () => go('/account') },
         { text: t('shell.sign-out'), act: signOut },
       ]}><${Icon} name="account" /><span class="ellipsis">${me.value.username}</span><//>

@@ -122,14 +122,13 @@ def test_the_shell_has_nothing_inline_and_loads_nothing_from_elsewhere() -> None
 
 @pytest.mark.attack("cross-site")
 def test_no_part_of_the_console_takes_text_for_markup() -> None:
-    """Only where a sanitiser has gone over it may markup be set."""
     for path in (CONSOLE / "src").rglob("*.js"):
         text = path.read_text()
         assert not re.search(
-            r"\.innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function",
+            text,
+            re.IGNORECASE,
         ), path
-        if "dangerouslySetInnerHTML" in text:
-            assert "DOMPurify" in text, path
 
 
 def test_every_language_has_every_word() -> None:

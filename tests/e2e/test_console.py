@@ -73,6 +73,8 @@ def test_a_person_signs_in_walks_through_the_pages_and_out_again(
     ]
     ada.picture("dark-zh")
     page.get_by_role("button", name="English").click()
+    page.goto(f"{server.url}/account")
+    page.get_by_text("this one").wait_for()
     ada.sign_out()
     page.get_by_role("button", name="Sign in").wait_for()
     assert "gpustack_session" not in ada.cookies()
@@ -104,5 +106,5 @@ def test_who_is_no_administrator_sees_their_pages_only(
     page.get_by_text("This page is for administrators").wait_for()
     page.get_by_role("link", name="Home").first.click()
     page.get_by_role("heading", name="Models that you may use").wait_for()
-    assert page.get_by_role("button", name="Your account").inner_text() == name
+    assert page.get_by_role("button", name=f"Your account: {name}").inner_text() == name
     assert not page.get_by_role("link", name="Cluster").count()

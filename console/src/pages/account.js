@@ -1,5 +1,6 @@
 // One's own account: name, password, and where one is signed in.
 
+import { useState } from 'preact/hooks';
 import { del, put } from '../api.js';
 import { Button } from '../parts/button.js';
 import { FormDialog, Dialog, confirm } from '../parts/dialog.js';
@@ -11,7 +12,6 @@ import { toast } from '../parts/toast.js';
 import { me, whoIsIt } from '../session.js';
 import { PasswordForm } from '../sign-in.js';
 import { t } from '../words.js';
-import { useState } from 'preact/hooks';
 
 export default function Account() {
   const account = me.value;
@@ -31,7 +31,7 @@ export default function Account() {
   };
   return html`<${PageHead} title=${t('shell.my-account')} actions=${html`
       <${Button} onClick=${() => setOpen('name')}>${t('account.rename')}<//>
-      ${account.source === 'Local' || account.source === 'local' || !account.source
+      ${account.source === 'Local'
         ? html`<${Button} onClick=${() => setOpen('password')}>${t('sign-in.change')}<//>`
         : null}`} />
     <dl class="facts">
@@ -49,7 +49,7 @@ export default function Account() {
               ${value.items.map(
                 (/** @type {any} */ session) =>
                   html`<li key=${session.id}>
-                    <span>${t('account.signed-in')} <${Ago} at=${session.created_at} />, ${t('account.ends')} <${Ago} at=${session.expires_at} /></span>
+                    <span>${t('account.signed-in')} <${Ago} at=${session.created_at} />, ${t('account.ends')} <${Ago} at=${session.expires_at} />${session.current ? html` <span class="tag">${t('account.this-one')}</span>` : null}</span>
                     <${Button} onClick=${() => end(session)}>${t('account.end')}<//>
                   </li>`,
               )}

@@ -59,7 +59,7 @@ export default function WorkerPage({ params }) {
             <span class="num">${t('worker.of', { used: bytes(worker.memory?.used), total: bytes(worker.memory?.total) })}, ${t('device.claimed', { size: bytes(worker.memory?.claimed) })}</span>
           </dd>
           <dt>${t('worker.disk')}</dt>
-          <dd class="num"><span>${t('device.free', { size: bytes(worker.model_bytes_free) })} · <a href=${`/files?worker=${encodeURIComponent(worker.name)}`}>${t('nav.files')}</a></span></dd>
+          <dd class="num"><span>${t('device.free', { size: bytes(worker.model_bytes_free) })} · <a href=${`/files?worker=${id}`}>${t('nav.files')}</a></span></dd>
           ${full?.status?.os?.name ? html`<dt>${t('worker.system')}</dt><dd>${full.status.os.name} ${full.status.os.version ?? ''}${full.status.kernel?.release ? `, ${full.status.kernel.release}` : ''}</dd>` : null}
           ${full?.heartbeat_time ? html`<dt>${t('worker.heard')}</dt><dd><${Ago} at=${full.heartbeat_time} /></dd>` : null}
         </dl>
