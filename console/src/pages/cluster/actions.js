@@ -9,6 +9,7 @@ import { html } from '../../parts/html.js';
 import { Fault, useFetched, Waiting } from '../../parts/page.js';
 import { toast } from '../../parts/toast.js';
 import { t } from '../../words.js';
+import { LINES } from '../models/spec.js';
 
 /** Set by the worker itself at every start, so that they cannot be removed. */
 const BUILT_IN = new Set(['os', 'arch', 'worker-name']);
@@ -90,13 +91,10 @@ function DrainDialog({ worker, onClose, change }) {
 
 /** @param {{worker: any, onClose: () => void, change: Function}} props */
 function LabelsDialog({ worker, onClose, change }) {
-  const own = Object.entries(worker.labels ?? {}).filter(([key]) => !BUILT_IN.has(key));
-  const save = (/** @type {any} */ fields) => {
-    const pairs = lines(fields.labels).map((line) => [line.split('=')[0].trim(), line.slice(line.indexOf('=') + 1 || line.length).trim()]);
-    return change(worker, { labels: Object.fromEntries(pairs) }, t('common.saved'));
-  };
+  const own = Object.fromEntries(Object.entries(worker.labels ?? {}).filter(([key]) => !BUILT_IN.has(key)));
+  const save = (/** @type {any} */ fields) => change(worker, { labels: LINES.pairs.read(fields.labels) }, t('common.saved'));
   return html`<${FormDialog} title=${t('cluster.labels-of', { name: worker.name })} submit=${t('common.save')} onSubmit=${save} onClose=${onClose}>
-    <${Field} label=${t('cluster.labels')} name="labels" rows=${6} hint=${t('cluster.labels-hint')} value=${own.map(([key, value]) => `${key}=${value}`).join('\n')} />
+    <${Field} label=${t('cluster.labels')} name="labels" rows=${6} hint=${t('cluster.labels-hint')} value=${LINES.pairs.write(own)} />
   <//>`;
 }
 
@@ -104,7 +102,7 @@ function LabelsDialog({ worker, onClose, change }) {
 function TaintsDialog({ worker, onClose, change }) {
   const written = (worker.taints ?? []).map((/** @type {any} */ one) => `${one.key}${one.value ? `=${one.value}` : ''}:${one.effect}`);
   const save = (/** @type {any} */ fields) => {
-    const taints = lines(fields.taints).map((line) => {
+    const taints = LINES.plain.read(fields.taints).map((/** @type {string} */ line) => {
       const [, key, value, effect] = /^([^=:]*)(?:=([^:]*))?(?::(.*))?$/.exec(line) ?? [];
       return { key: key?.trim() ?? line, value: value?.trim() ?? '', effect: effect?.trim() ?? '' };
     });
@@ -114,6 +112,3 @@ function TaintsDialog({ worker, onClose, change }) {
     <${Field} label=${t('cluster.taints')} name="taints" rows=${5} hint=${t('cluster.taints-hint')} value=${written.join('\n')} />
   <//>`;
 }
-
-/** @param {string} text */
-const lines = (text) => text.split('\n').map((line) => line.trim()).filter(Boolean);

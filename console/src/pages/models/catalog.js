@@ -5,6 +5,7 @@ import { Empty } from '../../parts/button.js';
 import { html } from '../../parts/html.js';
 import { Fault, useFetched, Waiting } from '../../parts/page.js';
 import { t } from '../../words.js';
+import { readable } from '../files/kept.js';
 import { typed } from './fields.js';
 import { cleaned } from './spec.js';
 
@@ -41,9 +42,6 @@ export function Catalog({ spec, onPick }) {
   </div>`;
 }
 
-/** @param {any} one */
-const placeOf = (one) => [one.huggingface_repo_id ?? one.model_scope_model_id ?? one.ollama_library_model_name ?? one.local_path, one.huggingface_filename ?? one.model_scope_file_path].filter(Boolean).join('/');
-
 /** @param {{set: any, spec: any, onPick: (spec: any) => void}} props */
 function Specs({ set, spec, onPick }) {
   const { value, fault, again } = useFetched(`/v1/model-sets/${set.id}/specs`, { perPage: -1 });
@@ -57,8 +55,8 @@ function Specs({ set, spec, onPick }) {
   return html`<ul class="specs">
     ${value.items.map(
       (/** @type {any} */ one, /** @type {number} */ at) =>
-        html`<li key=${at}><button type="button" aria-pressed=${placeOf(one) === placeOf(spec) ? 'true' : 'false'} onClick=${() => pick(one)}>
-          <b>${[one.size ? t('deploy.size', { size: one.size }) : set.name, one.quantization].filter(Boolean).join(' · ')}</b><small class="ellipsis">${placeOf(one)}</small></button></li>`,
+        html`<li key=${at}><button type="button" aria-pressed=${readable(one) === readable(spec) ? 'true' : 'false'} onClick=${() => pick(one)}>
+          <b>${[one.size ? t('deploy.size', { size: one.size }) : set.name, one.quantization].filter(Boolean).join(' · ')}</b><small class="ellipsis">${readable(one)}</small></button></li>`,
     )}
   </ul>`;
 }
