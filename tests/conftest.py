@@ -17,7 +17,7 @@ from tests.fakes.hub import Hub, running_hub
 from tests.fakes.nvml import FakeNvml, build_nvml
 from tests.fakes.running import RunningEngine, running_engine
 from tests.models import make_embedder, make_tiny_llm
-from tests.order import spread
+from tests.order import longest_first
 
 
 @pytest.hookimpl(trylast=True)  # the terminal reporter comes first
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several processes
-        items[:] = spread(items)
+        items[:] = longest_first(items)
 
 
 @pytest.fixture(scope="session")

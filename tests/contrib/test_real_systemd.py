@@ -31,7 +31,7 @@ CAP_NET_BIND_SERVICE = 1 << 10
 def readme_commands() -> list[str]:
     """What the README says to type for an install, without building and fetching, which need an index."""
     text = (FOLDER / "README.md").read_text()
-    (block,) = re.findall(r"## Install\n.*?```bash\n(.*?)```", text, flags=re.S)
+    (block,) = re.findall(r"## Install\n.*?```bash[^\n]*\n(.*?)```", text, flags=re.S)
     return [line for line in block.splitlines() if line and "pip install" not in line and "venv" not in line]
 
 
