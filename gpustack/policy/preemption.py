@@ -20,6 +20,7 @@ from gpustack.domain.worker import Worker
 
 from .decision import decide
 from .placement import PlacementRequest
+from .standing import standing_of
 from .worker_class import alike
 
 _MOST_CLASSES = 64
@@ -60,7 +61,8 @@ class Preemption:
         what = "1 instance" if len(ends) == 1 else f"{len(ends)} instances"
         names = ", ".join(one.name for one in ends[:_LISTED])
         more = f" and {len(ends) - _LISTED} more" if len(ends) > _LISTED else ""
-        where = ", ".join(dict.fromkeys(_name_of(key, snapshot) for key, _ in claims_of(self.placement)))
+        there = sorted(set[int]().union(*map(_workers_of, ends)))
+        where = ", ".join(_name_of(key, snapshot) for key in there)
         return f"Waits for {what}{' of lower priority' if lower else ''} to end on {where}: {names}{more}"
 
     def carried_out(self, snapshot: Snapshot) -> Snapshot:
@@ -94,14 +96,15 @@ def preempt(request: PlacementRequest, snapshot: Snapshot) -> Preemption | None:
     ending, rest = _rest(request, snapshot)
     place = _kept(request, rest) or (_place(request, rest) if ending else None)
     if place is not None:
-        return Preemption(request=request, placement=place, awaited=_on(place, ending))
+        return Preemption(request=request, placement=place, awaited=_awaited(request, place, ending, rest))
     victims = _Search(request, rest).victims()
     if victims is None:
         return None
-    place = _place(request, rest.changed(without={one.id for one in victims}))
-    if place is None:
-        return None  # they were found by one way to fit; all ways together may, seldom, decide otherwise
-    return Preemption(request=request, placement=place, victims=tuple(victims), awaited=_on(place, ending))
+    cleared = rest.changed(without={one.id for one in victims})
+    place = _place(request, cleared)
+    assert place is not None  # that is how they were found
+    awaited = _awaited(request, place, ending, cleared)
+    return Preemption(request=request, placement=place, victims=tuple(victims), awaited=awaited)
 
 
 def confirmed(preemption: Preemption, snapshot: Snapshot) -> Preemption | None:
@@ -116,10 +119,12 @@ def confirmed(preemption: Preemption, snapshot: Snapshot) -> Preemption | None:
         return None
     among = [rest.workers[key] for key in sorted(there)]
     ids = {one.id for one in allowed}
-    place = _place(request, rest.changed(without=ids), among)
+    cleared = rest.changed(without=ids)
+    place = _place(request, cleared, among)
     if place is None or any(_place(request, rest.changed(without=ids - {key}), among) for key in sorted(ids)):
         return None
-    return attrs.evolve(preemption, placement=place, victims=tuple(allowed), awaited=_on(place, ending))
+    awaited = _awaited(request, place, ending, cleared)
+    return attrs.evolve(preemption, placement=place, victims=tuple(allowed), awaited=awaited)
 
 
 def _rest(request: PlacementRequest, snapshot: Snapshot) -> tuple[list[ModelInstance], Snapshot]:
@@ -187,10 +192,33 @@ def _place(
     return found if isinstance(found, Placement) else None
 
 
-def _on(place: Placement, instances: Iterable[ModelInstance]) -> tuple[ModelInstance, ...]:
-    """Those of the instances that hold something where the place is."""
-    there = {key for key, _ in claims_of(place)}
-    return tuple(one for one in instances if there & _workers_of(one))
+def _awaited(
+    request: PlacementRequest, place: Placement, ending: Sequence[ModelInstance], rest: Snapshot
+) -> tuple[ModelInstance, ...]:
+    """Those of what is ending, and not in ``rest``, that the place waits for."""
+    if not ending:
+        return ()
+    among = _workers(place, rest)
+    return tuple(_in_the_way(request, rest.changed(*ending), {one.id: one for one in ending}, among))
+
+
+def _in_the_way(
+    request: PlacementRequest,
+    snapshot: Snapshot,
+    candidates: Mapping[int, ModelInstance],
+    among: Sequence[Worker],
+) -> list[ModelInstance]:
+    """Of the candidates those on these workers, and those elsewhere that an anti-affinity keeps apart from a place
+    there, such as in the same zone."""
+    named = {one.name: key for key, one in candidates.items()}
+    there = {one.id for worker in among for one, _ in snapshot.claims_on(worker.id)} & candidates.keys()
+    while True:
+        standing = standing_of(request, snapshot.changed(without=there))
+        beside = (standing.of(worker.id).beside for worker in among)
+        apart = {named[one.name] for one in beside if one is not None and one.name in named}
+        if not apart:
+            return [one for key, one in candidates.items() if key in there]
+        there |= apart
 
 
 def _may_end(instance: ModelInstance, request: PlacementRequest, snapshot: Snapshot) -> bool:
@@ -308,8 +336,7 @@ class _Search:
 
     def _least(self, candidates: Mapping[int, ModelInstance], among: Sequence[Worker]) -> list[ModelInstance]:
         """Of the candidates on these workers, on which it fits once all are gone, those that have to end."""
-        there = {one.id for worker in among for one, _ in self.rest.claims_on(worker.id)}
-        held = [one for key, one in candidates.items() if key in there]
+        held = _in_the_way(self.request, self.rest, candidates, among)
         orders = (
             sorted(held, key=lambda one: (-self._priority(one), _whole(one), one.id)),
             sorted(held, key=lambda one: (-self._priority(one), one.state not in SERVING, one.id)),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpustack.domain.affinity import AntiAffinity, AntiAffinityTerm
 from gpustack.domain.instance import Claim, ModelInstance, Placement
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
@@ -98,6 +99,51 @@ def test_a_place_on_a_gpu_is_made_too() -> None:
     assert found is not None
     assert [one.id for one in found.victims] == [2]
     assert (found.placement.worker_id, found.placement.gpu_indexes) == (2, (0,))
+
+
+ZONE = AntiAffinity(required=(AntiAffinityTerm(models=("m*",), topology_key="zone"),))
+
+
+def _zone_of_two(of: Model, high: Model, **fields: Any) -> Snapshot:
+    """``of`` runs on a worker where ``high`` may not be, in the zone of one where it may."""
+    other = worker(1, ram=20, cordoned=True, labels={"zone": "a"})
+    return world(other, worker(2, ram=10, labels={"zone": "a"}), of, high, running(1, of, 1, **fields))
+
+
+@pytest.mark.parametrize(
+    ("of", "high"),
+    [(command(1, 4), urgent(anti_affinity=ZONE)), (command(1, 4, anti_affinity=ZONE), urgent())],
+    ids=["its own", "of the other"],
+)
+def test_what_it_must_not_be_beside_ends_on_other_workers_too(of: Model, high: Model) -> None:
+    snapshot = _zone_of_two(of, high)
+    found = preempt(asked(high), snapshot)
+    assert found is not None
+    assert ([one.id for one in found.victims], found.placement.worker_id) == ([1], 2)
+    assert found.sentence(snapshot) == "Waits for 1 instance of lower priority to end on node-a: m1-1"
+    assert confirmed(found, snapshot) == found
+
+
+def test_of_what_it_must_not_be_beside_as_many_end_as_that_takes() -> None:
+    of, high = command(1, 4), urgent(anti_affinity=ZONE)
+    more = [worker(3, ram=20, labels={"zone": "a"}), running(2, of, 1), running(3, of, 3), running(4, of, 3)]
+    found = preempt(asked(high), _zone_of_two(of, high).changed(*more))
+    assert found is not None
+    assert sorted(one.id for one in found.victims) == [1, 2, 3, 4]
+    free = worker(4, ram=10, labels={"zone": "b"}, cordoned=False)
+    beside = running(5, of, 4)
+    apart = preempt(asked(high), _zone_of_two(of, high).changed(*more, free, beside))
+    assert apart is not None
+    assert [one.id for one in apart.victims] == [5]
+
+
+def test_what_ends_on_another_worker_is_waited_for_where_it_must_not_be_beside_it() -> None:
+    of, high = command(1, 4), urgent(anti_affinity=ZONE)
+    snapshot = _zone_of_two(of, high, deleted_at=NOW)
+    found = preempt(asked(high), snapshot)
+    assert found is not None
+    assert (found.victims, [one.id for one in found.awaited]) == ((), [1])
+    assert found.sentence(snapshot) == "Waits for 1 instance of lower priority to end on node-a: m1-1"
 
 
 def test_a_gang_ends_as_a_whole_and_makes_room_on_each_of_its_workers() -> None:
