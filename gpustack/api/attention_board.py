@@ -10,10 +10,9 @@ import attrs
 import trio
 
 from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.errors import NotFound
-from gpustack.policy.attention import AttentionLook, Trouble, attention
+from gpustack.policy.attention import AttentionLook, Trouble, attention, waits_for_decision
 from gpustack.policy.placement import GangSettings
 from gpustack.policy.remedy import Remedy
 from gpustack.server.evaluation import explain_instance
@@ -70,7 +69,8 @@ class AttentionBoard:
         snapshot, survival = self._store.snapshot, None if self._survival is None else self._survival.report
         fault = None if self._store.failure is None else str(self._store.failure)
         remedies = self._remedies()
-        made_of = (snapshot.revision, survival, fault, remedies, self._latest, self._now().date())
+        minute = self._now().replace(second=0, microsecond=0)  # some troubles pass with time alone
+        made_of = (snapshot.revision, survival, fault, remedies, self._latest, minute)
         if made_of != self._made_of:
             look = AttentionLook(
                 snapshot=snapshot,
@@ -117,7 +117,7 @@ class AttentionBoard:
         snapshot = self._store.snapshot
         found: dict[int, tuple[Model, ModelInstance]] = {}
         for instance in snapshot.instances.values():
-            if instance.state is InstanceState.PENDING and instance.state_message and not instance.deleted_at:
+            if waits_for_decision(instance) and not instance.deleted_at:
                 model = snapshot.models.get(instance.model_id)
                 if model is not None:
                     found.setdefault(model.id, (model, instance))

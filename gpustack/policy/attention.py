@@ -19,6 +19,7 @@ from gpustack.domain.model import Model
 from gpustack.domain.snapshot import Snapshot
 from gpustack.plugins import siblings
 
+from .eviction import fits_nowhere
 from .remedy import MODEL, REMOVED, WORKER, Remedy
 from .survival import WorkerLoss
 
@@ -163,6 +164,11 @@ def _together(kind: ModuleType, rest: Sequence[Trouble]) -> Trouble:
 
 
 # --- for the kinds
+
+
+def waits_for_decision(instance: ModelInstance) -> bool:
+    """Whether it fits nowhere, and no place is kept for it until others have ended."""
+    return fits_nowhere(instance) and instance.reserved is None
 
 
 def of_model(model: Model) -> TroubleObject:

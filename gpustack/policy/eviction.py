@@ -41,7 +41,11 @@ def is_evicted(model: Model, instance: ModelInstance, snapshot: Snapshot, now: d
     return at is not None and at <= (_AT_ONCE if now is None else now)
 
 
+def fits_nowhere(instance: ModelInstance) -> bool:
+    """Whether it waits and the scheduler has said why."""
+    return instance.state is InstanceState.PENDING and bool(instance.state_message)
+
+
 def has_no_place(instance: ModelInstance) -> bool:
-    """Whether it waits and the scheduler has said why, or it has failed: nobody need wait for it to serve."""
-    waits = instance.state is InstanceState.PENDING and bool(instance.state_message)
-    return waits or instance.state is InstanceState.ERROR
+    """Whether it fits nowhere, or has failed: nobody need wait for it to serve."""
+    return fits_nowhere(instance) or instance.state is InstanceState.ERROR

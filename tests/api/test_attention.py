@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -25,6 +26,7 @@ from gpustack.server.facts import FactsCache, FactsSettings
 from gpustack.server.reconciler import ReplicaReconciler
 from gpustack.server.scheduler import Scheduler
 from gpustack.server.survival import SurvivalReport, SurvivalWatch
+from gpustack.store.transaction import Tx
 
 from .world import CARD, STATUS, World
 
@@ -176,6 +178,23 @@ async def mend_model(world: World, model: Model) -> None:
 
 async def _never(*args: Any) -> Any:
     await trio.sleep_forever()
+
+
+async def test_what_passes_with_time_is_not_told_longer(world: World) -> None:
+    worker, _ = await world.worker("node")
+    model = await world.model("slow")
+    instance = await world.instance(model, "slow-0", worker)
+    now = world.clock.now
+
+    def started_again(tx: Tx) -> None:
+        for state in (InstanceState.INITIALIZING, InstanceState.STARTING):
+            tx.move(tx.get(ModelInstance, instance.id), state, by=Party.WORKER)
+        tx.change(ModelInstance, instance.id, restart_count=1, last_restart_time=now)
+
+    await world.store.write(started_again)
+    assert f"failing:model:{model.id}" in await troubles(world)
+    world.clock.now = now + timedelta(minutes=11)
+    assert f"failing:model:{model.id}" not in await troubles(world)
 
 
 async def test_only_administrators_are_told(world: World) -> None:

@@ -175,6 +175,11 @@ def test_each_kind_is_seen_and_told_in_one_sentence() -> None:
     assert len({trouble.id for trouble in found}) == len(found)
 
 
+def test_a_budget_of_nothing_is_no_trouble() -> None:
+    shut = ApiKey(id=1, name="ci", user_id=1, access_key="k", secret_hash="", limits=Limits(tokens_per_day=0))
+    assert seen(shut, BudgetDraw(id=1, subject="key:1", period="2026-01-02", drawn=10)) == []
+
+
 def test_however_much_is_wrong_the_answer_is_short() -> None:
     silent = Condition(state=WorkerState.NOT_READY, since=NOW, why="x" * 5000)
     workers = [

@@ -40,7 +40,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
         if kind is None or record is None or limits is None:
             continue
         limit = getattr(limits, kind.value)
-        if limit is not None and draw.drawn >= limit:
+        if limit and draw.drawn >= limit:  # with a limit of 0 nothing is to be used
             yield _trouble(draw, kind, record, limits, word)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpustack.domain.instance import ModelInstance
-from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.policy.attention import (
     AttentionLook,
@@ -17,6 +15,7 @@ from gpustack.policy.attention import (
     cut,
     earliest,
     of_model,
+    waits_for_decision,
 )
 
 KIND = "waiting"
@@ -25,7 +24,7 @@ _MOST_ACTIONS = 3
 
 def find(look: AttentionLook) -> Iterator[Trouble]:
     """One for each model."""
-    for model, waiting in look.by_model(_waits):
+    for model, waiting in look.by_model(waits_for_decision):
         verb = "waits" if len(waiting) == 1 else "wait"
         first = min(waiting, key=lambda one: one.id)
         text = f"{counted(len(waiting), 'replica')} of {model.name} {verb}: {first.state_message}"
@@ -43,11 +42,6 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
 
 def more(count: int) -> str:
     return f"Replicas of {counted(count, 'more model')} wait for a place"
-
-
-def _waits(instance: ModelInstance) -> bool:
-    said = instance.state is InstanceState.PENDING and bool(instance.state_message)
-    return said and instance.reserved is None
 
 
 def _actions(look: AttentionLook, model: Model, waiting: int) -> tuple[TroubleAction, ...]:
