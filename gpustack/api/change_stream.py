@@ -24,12 +24,8 @@ from gpustack.store.store import Store
 from .brief import CLASSES, BriefKind, brief_load
 from .change_feed import ChangeBatch, ChangeFeed, Item, change_event, changed_text
 from .view import dumps
-from .watch import WatchEvent
+from .watch import LOADS_EVERY, SILENCE, WatchEvent
 
-SILENCE = 15.0
-"""Seconds after which a comment is sent, so that the client knows the stream is alive."""
-LOADS_EVERY = 15.0
-"""Seconds between two times that the loads of workers are told that have changed since."""
 PAUSE = 0.08
 """Seconds between two events: what is committed meanwhile is told together."""
 AT_ONCE = 256

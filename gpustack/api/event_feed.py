@@ -20,15 +20,13 @@ from gpustack.store.store import Store
 
 from .brief import KIND_OF_TABLE
 from .view import Doc, dumps
-from .watch import WatchEvent
+from .watch import SILENCE, WatchEvent
 
-SILENCE = 15.0
-"""Seconds after which a blank line is sent, so that the client knows the stream is alive."""
 PAUSE = 0.1
 """Seconds between two looks."""
 _AT_ONCE = 500
 _KEPT = 2000
-TABLES = frozenset(KIND_OF_TABLE)
+_TABLES = frozenset(KIND_OF_TABLE)
 """Those whose changes are told as events."""
 
 
@@ -110,7 +108,7 @@ class ClusterEventStream:
     _open: ExitStack = attrs.field(factory=ExitStack)
 
     async def __aenter__(self) -> ClusterEventStream:
-        self._wake = self._open.enter_context(self._store.watch(TABLES | self._guards))
+        self._wake = self._open.enter_context(self._store.watch(_TABLES | self._guards))
         return self
 
     async def __aexit__(

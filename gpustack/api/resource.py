@@ -17,7 +17,7 @@ from gpustack.policy.access import READING
 from .access import guards_of, still_admitted
 from .docs_pages import docs_routes
 from .listing import ListSelection, PageRange, ordered, page_document, rendered
-from .route import ADMIN, ApiCall, ApiResponse, ApiRoute, tagged
+from .route import ADMIN, ApiCall, ApiResponse, ApiRoute, event_stream, tagged
 from .shape import Boolean, Document, Integer, JsonShape, QueryParameter
 from .view import Doc, RenderContext, View
 from .watch import WatchStream, WatchSubject
@@ -241,9 +241,7 @@ def _watch(resource: Resource, call: ApiCall, predicate: Callable[[Any], bool]) 
         since=since if since >= 0 else None,
     )
     stream.check()
-    return ApiResponse(
-        stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),)
-    )
+    return event_stream(stream)
 
 
 async def _create(resource: Resource, call: ApiCall) -> ApiResponse:

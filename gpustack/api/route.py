@@ -48,6 +48,13 @@ class ApiResponse:
         return dumps(self.document) if self.body is None else self.body
 
 
+def event_stream(stream: BodyStream) -> ApiResponse:
+    """The answer that is a stream of events, which no proxy may hold back."""
+    return ApiResponse(
+        stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),)
+    )
+
+
 @attrs.frozen(kw_only=True)
 class ApiCall:
     """What a handler gets."""
@@ -231,11 +238,15 @@ async def _admit_and_handle(
 def read_document(raw: bytes, shape: JsonShape) -> Any:
     """Read JSON by a shape. Raises ``BadRequest`` for what is not JSON in UTF-8, ``MalformedRequest`` naming every
     fault."""
+    return read_value(read_json(raw), shape)
+
+
+def read_json(raw: bytes) -> Any:
+    """Raises ``BadRequest`` for what is not JSON in UTF-8."""
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON in UTF-8: {error}") from error
-    return read_value(value, shape)
 
 
 def read_value(value: Any, shape: JsonShape) -> Any:

@@ -29,7 +29,7 @@ from .view import Doc, RenderContext, dumps
 log = logging.getLogger(__name__)
 
 SILENCE = 15.0
-"""Seconds without an event after which a blank line is sent, so that the client knows the stream is alive."""
+"""Seconds without an event after which a stream sends what says nothing, so that the client knows it is alive."""
 LOADS_EVERY = 15.0
 """Seconds between two times that a stream tells the loads of workers that have changed since."""
 _AT_ONCE = 64

@@ -228,6 +228,11 @@ async def test_usage_is_grouped_and_filtered_as_theirs(world: World) -> None:
         world, "POST", "/v2/usage/breakdown", json={**body, **chosen, "granularity": "month"}
     )
     assert [(one["date"]["label"], one["total_tokens"]) for one in told["items"]] == [("2026-01-01", 6)]
+    for odd in ("m", {"identity": "m"}, {"identity": {"current": [1], "value": "m"}}):
+        told, _ = await good(
+            world, "POST", "/v2/usage/breakdown", json={**body, "filters": {"models": [odd]}}
+        )
+        assert told["items"] == []
     summary, _ = await good(world, "GET", "/v2/usage/summary")
     assert (summary["total_tokens"], summary["models_called"]) == (38, 2)
     meta, _ = await good(world, "GET", "/v2/usage/meta")
@@ -303,6 +308,11 @@ def test_what_says_nothing_is_not_named_and_odd_names_do_not_reach_the_header() 
         {"gather": None, "roles": [], "x": {"a": {"enabled": False, "n": 3}}, "y": 1}, {}, reading
     )
     assert reading.unread == {"y": 1}
+    deep: Any = {}
+    for _ in range(1000):
+        deep = {"a": deep}
+    TRANSLATION.read({"z": deep}, {}, reading)
+    assert [*reading.unread] == ["y", "z"]
     for number in range(MOST_NAMED):
         reading.ignore(f"n{number}")
     reading.ignore("a\r\nSet-Cookie: b")

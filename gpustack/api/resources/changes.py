@@ -10,7 +10,7 @@ from ..brief import SHAPES, BriefKind
 from ..change_stream import Audience, ChangeStream, LoadNews, OwnModels, WholeCluster
 from ..problems import MalformedRequest
 from ..request import is_whole
-from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute, tagged
+from ..route import PEOPLE, ApiCall, ApiResponse, ApiRoute, event_stream, tagged
 from ..shape import Array, Document, Integer, QueryParameter, Text
 from ..wire import MODEL_FOR_USERS
 
@@ -80,9 +80,7 @@ async def _changes(call: ApiCall) -> ApiResponse:
         guards=guards_of(caller),
         since=_since(call),
     )
-    return ApiResponse(
-        stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),)
-    )
+    return event_stream(stream)
 
 
 _ANSWER = Document(

@@ -15,7 +15,7 @@ from ..event_feed import ClusterEventStream
 from ..listing import PageRange, page_document
 from ..problems import MalformedRequest
 from ..request import Query, is_whole
-from ..route import ApiCall, ApiResponse, ApiRoute, tagged
+from ..route import ApiCall, ApiResponse, ApiRoute, event_stream, tagged
 from ..shape import (
     AnyJson,
     Boolean,
@@ -143,9 +143,7 @@ async def _watch(call: ApiCall, wanted: EventFilter, most: int) -> ApiResponse:
         seen=max(context.events.last, found[-1].id if found else 0),
         marked=call.query.flag("sync"),
     )
-    return ApiResponse(
-        stream=stream, content_type="text/event-stream", headers=(("X-Accel-Buffering", "no"),)
-    )
+    return event_stream(stream)
 
 
 ROUTES = tagged(

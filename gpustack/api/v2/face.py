@@ -11,19 +11,17 @@ import attrs
 import orjson
 
 from gpustack.domain.access import Role
-from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import BadRequest
 from gpustack.plugins import siblings
 
 from ..body_stream import BodyStream
 from ..context import ApiContext
 from ..request import Query
-from ..route import ApiCall, ApiResponse, ApiRoute, read_value
+from ..route import ApiCall, ApiResponse, ApiRoute, read_json, read_value
 from ..shape import AttrsObject, Document, JsonShape
 from ..view import View, dumps
 from ..watch import ascii_json
 from .cluster import check_cluster
-from .translation import Doc, Reading, Translation
+from .translation import Reading, Translation
 
 PREFIX = "/v2"
 IGNORED = "X-GPUStack-Ignored"
@@ -35,7 +33,6 @@ _SIZES = ("page_size", "per_page")
 
 Parameter = Callable[[str, Reading], Iterable[tuple[str, str]]]
 """Makes of a parameter of theirs those of ours that mean the same."""
-Shows = Callable[[Doc, Snapshot], Doc]
 
 
 @attrs.frozen(kw_only=True)
@@ -142,25 +139,22 @@ class _TranslatedRoute:
         return frozenset(answer.schema.fields) if isinstance(answer, View) else frozenset()
 
     def _read(self, raw: bytes, body: JsonShape, reading: Reading) -> Any:
-        try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"The body is not JSON in UTF-8: {error}") from error
+        value = read_json(raw)
         if isinstance(value, dict):
             value = self.face.translation.read(value, _known(body), reading)
         return read_value(value, body)
 
     def _answer(self, response: ApiResponse, context: ApiContext) -> ApiResponse:
-        document, show = response.document, self._shows.show
+        document, shows = response.document, self._shows
         if response.stream is not None and response.content_type == "text/event-stream":
-            return attrs.evolve(response, stream=_TranslatedEvents(response.stream, show, context))
+            return attrs.evolve(response, stream=_TranslatedEvents(response.stream, shows, context))
         if not isinstance(document, dict):
             return response
         snapshot = context.store.snapshot
         if not self.ours.listed:
-            return attrs.evolve(response, document=show(document, snapshot))
+            return attrs.evolve(response, document=shows.show(document, snapshot))
         page = {key: document[key] for key in self.face.page_keys if key in document}
-        page["items"] = [show(item, snapshot) for item in document["items"]]
+        page["items"] = [shows.show(item, snapshot) for item in document["items"]]
         return attrs.evolve(response, document=page)
 
     @property
@@ -195,7 +189,7 @@ class _TranslatedEvents:
     """The events of a watch with their documents translated. A piece of the stream has whole lines."""
 
     _stream: BodyStream
-    _show: Shows
+    _shows: Translation
     _context: ApiContext
 
     async def __aenter__(self) -> _TranslatedEvents:
@@ -219,5 +213,5 @@ class _TranslatedEvents:
         event = orjson.loads(line)
         data = event.get("data")
         if isinstance(data, dict) and len(data) > 1:  # of what the watcher may not see there is but the id
-            event["data"] = self._show(data, self._context.store.snapshot)
+            event["data"] = self._shows.show(data, self._context.store.snapshot)
         return ascii_json(dumps(event)) + b"\n\n"

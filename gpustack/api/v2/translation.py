@@ -14,6 +14,7 @@ Doc = dict[str, Any]
 
 MOST_NAMED = 40
 """Names in one ``X-GPUStack-Ignored``: further ones are counted."""
+_DEEPEST = 8
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.*=\[\]-]{1,80}")
 
 
@@ -98,10 +99,12 @@ OWNED = frozenset(
 """``Translation.owned`` of every kind."""
 
 
-def says_nothing(value: Any) -> bool:
-    """Whether a value asks for nothing: forms send all their fields, most of them empty or switched off."""
+def says_nothing(value: Any, deepest: int = _DEEPEST) -> bool:
+    """Whether a value asks for nothing: forms send all their fields, most of them empty or switched off. What is nested
+    deeper than any form is taken to ask for something."""
     if isinstance(value, dict):
-        return value.get("enabled") is False or all(says_nothing(one) for one in value.values())
+        is_off = value.get("enabled") is False
+        return deepest > 0 and (is_off or all(says_nothing(one, deepest - 1) for one in value.values()))
     return not value
 
 

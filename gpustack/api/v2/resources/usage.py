@@ -118,13 +118,18 @@ async def _rows(call: ApiCall, given: Mapping[str, Any]) -> list[ModelUsage]:
 
 def _is_among(row: ModelUsage, dimension: _Dimension, wanted: Iterable[Any], snapshot: Snapshot) -> bool:
     for one in wanted:
-        identity = (one.get("identity") if isinstance(one, dict) else None) or {}
-        current, value = identity.get("current") or {}, identity.get("value") or {}
+        identity = _object(one, "identity")
+        current, value = _object(identity, "current"), _object(identity, "value")
         if current.get(dimension.id_field) == dimension.key(row):
             return True
         if not current and value.get(dimension.name_field) == dimension.name(row, snapshot):
             return True
     return False
+
+
+def _object(given: Any, name: str) -> Doc:
+    found = given.get(name) if isinstance(given, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _sums(rows: Sequence[ModelUsage]) -> Doc:
