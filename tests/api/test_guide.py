@@ -42,6 +42,7 @@ async def test_the_daemon_shows_it(world: World, served: None) -> None:
     first = await world.ask("GET", "/guide/")
     assert first.status_code == 200
     assert first.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert first.headers.get_list("X-Content-Type-Options") == ["nosniff"]
     assert first.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
     for name in re.findall(r'(?:src|<link rel="stylesheet" href)="([^"]+)"', first.text):
         answer = await world.ask("GET", f"/guide/{name}")

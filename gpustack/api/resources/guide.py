@@ -20,7 +20,6 @@ GUIDE_HEADERS = (
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     ),
     ("X-Frame-Options", "DENY"),
-    ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
 _TYPES = {

@@ -8,11 +8,11 @@ from gpustack.domain.catalog import ModelSet, ModelSpec
 from gpustack.errors import NotFound
 
 from ..deployment import MODEL_BODY
-from ..listing import PAGE_PARAMETERS, ListFilter, ListSelection, PageRange, ordered, page_document, rendered
+from ..listing import PAGE_PARAMETERS, ListSelection, PageRange, ordered, page_document, rendered
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Document, Integer, Nullable, Number, Text
 from ..view import Doc, RenderContext, View, fields_of, plain
-from .openai_models import in_categories
+from .openai_models import BY_CATEGORY
 
 _SHOWN = (
     "id",
@@ -62,11 +62,7 @@ MODEL_SPEC = View(
 )
 
 SELECTION = ListSelection(
-    filters=(
-        ListFilter(
-            name="categories", names=("categories[]",), shape=Text(), many=True, matches=in_categories
-        ),
-    ),
+    filters=(BY_CATEGORY,),
     search=lambda one: (one.name,),
 )
 

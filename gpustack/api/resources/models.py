@@ -14,11 +14,11 @@ from gpustack.policy.access import LISTING_MODELS, READING, may_see
 from gpustack.server import deployment
 
 from ..deployment import MODEL_BODY, changes_from, model_from, refuse_wrong
-from ..listing import ListFilter, ListSelection, PageRange, ordered, page_document, rendered
+from ..listing import ListSelection, PageRange, ordered, page_document, rendered
 from ..request import is_whole
 from ..resource import NO_ROLE, Resource
 from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute
-from ..shape import Document, Text
+from ..shape import Document
 from ..view import View
 from ..wire import INSTANCE, MODEL, MODEL_FOR_USERS
 from . import openai_models
@@ -78,15 +78,7 @@ RESOURCE = Resource(
     visible=may_see,
     view_for=_view_for,
     selection=ListSelection(
-        filters=(
-            ListFilter(
-                name="categories",
-                names=("categories[]",),
-                shape=Text(),
-                many=True,
-                matches=openai_models.in_categories,
-            ),
-        ),
+        filters=(openai_models.BY_CATEGORY,),
         search=lambda model: (model.name,),
     ),
     page_extra=_openai_keys,

@@ -7,6 +7,7 @@ from typing import Any
 from gpustack.domain.model import Model
 from gpustack.policy.access import LISTING_MODELS, may_see, not_serving, unknown
 
+from ..listing import ListFilter
 from ..route import WITH_ANYBODY, ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, QueryParameter, Text
 from ..wire import CATEGORY_FLAGS, openai_model
@@ -33,6 +34,11 @@ def document(call: ApiCall, *, wanted: frozenset[str], with_meta: bool) -> dict[
 def in_categories(model: Model, wanted: frozenset[str]) -> bool:
     """Whether a model has any of the categories; the empty text stands for models that have none."""
     return bool(wanted & set(model.categories)) or ("" in wanted and not model.categories)
+
+
+BY_CATEGORY = ListFilter(
+    name="categories", names=("categories[]",), shape=Text(), many=True, matches=in_categories
+)
 
 
 def one(call: ApiCall, name: str) -> ApiResponse:

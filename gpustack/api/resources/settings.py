@@ -5,26 +5,13 @@ from __future__ import annotations
 from ..problems import MalformedRequest
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 from ..shape import Array, Boolean, Document, Nullable, Text
+from ..view import plain
 
 _LONGEST_URL = 2048
 
 
 async def _settings(call: ApiCall) -> ApiResponse:
-    settings = call.context.server.settings
-    items = [
-        {
-            "name": one.name,
-            "value": one.value,
-            "origin": one.origin,
-            "is_default": one.is_default,
-            "is_secret": one.is_secret,
-            "group": one.group,
-            "help": one.help,
-            "variable": one.variable,
-        }
-        for one in settings
-    ]
-    return ApiResponse(document={"items": items})
+    return ApiResponse(document={"items": plain(call.context.server.settings)})
 
 
 async def _test(call: ApiCall) -> ApiResponse:

@@ -10,7 +10,7 @@ from gpustack.domain.access import User
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.policy.access import LISTING_MODELS, may_see
 
-from ...listing import ListFilter, ListSelection, PageRange, equal, page_document
+from ...listing import ListSelection, PageRange, equal, page_document
 from ...problems import MalformedRequest
 from ...resource import NO_ROLE, Resource, routes_of
 from ...resources import models, openai_models
@@ -100,13 +100,7 @@ async def _update(call: ApiCall, model: Model) -> Model:
 
 _SELECTION = ListSelection(
     filters=(
-        ListFilter(
-            name="categories",
-            names=("categories[]",),
-            shape=Text(),
-            many=True,
-            matches=openai_models.in_categories,
-        ),
+        openai_models.BY_CATEGORY,
         equal("name", Text()),
     ),
     search=lambda model: (model.name,),
