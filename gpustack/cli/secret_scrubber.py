@@ -10,9 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from gpustack.text import redacted
+from gpustack.text import MASK, redacted
 
-MASK = "***"
 _SHORTEST, _SHORTEST_LIKELY = 8, 4
 """Characters that a known secret has at least: shorter ones stand in other words. The second is of what bears the name
 of a secret."""
@@ -22,8 +21,11 @@ _NAME = re.compile(
 _HARMLESS = frozenset({"key", "token_usage", "tokens_per_second", "token_limits", "key_origin"})
 """Names of fields that have such a word in them, and no secret."""
 _COUNTED = re.compile(r"(?i)tokens|token_(?:id|count|usage)|max_token|_tokens?_per")
+# Possessive, as ``text.SECRET_FLAG``, which does not know lists as Python and JSON write them: else a log with a long run
+# of such words would take quadratic time.
 _FLAG = re.compile(
-    r"(?i)((?<![\w-])--?(?:[\w-]*(?:token|passw|secret|key|credential|auth)[\w-]*)(?:=|\s+|['\"],\s*['\"]))([^\s'\",]+)"
+    r"(?i)((?<![\w-])--?(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+(?:=|\s+|['\"],\s*['\"]))"
+    r"([^\s'\",]+)"
 )
 _HEADER = re.compile(
     r"(?im)((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-[\w-]+|api-key)(['\"]?\s*[:=,]\s*)(?:b?['\"])?[^\r\n'\"]+"
@@ -33,7 +35,8 @@ _FORMS = re.compile(
     r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|ms-[0-9a-f]{8}-[0-9a-f-]{20,})"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.I)
+_AUTHORITY = re.compile(r"(?<=:)//[^\s'\"<>]+")
+"""An address from behind its scheme, which tells nothing and is slow to look for in a long word."""
 
 
 @attrs.define(eq=False)
@@ -58,7 +61,7 @@ class SecretScrubber:
 
     def learn_urls(self, text: str) -> None:
         """The passwords of the addresses in a text."""
-        for found in _URL.findall(text):
+        for found in _AUTHORITY.findall(text):
             try:
                 password = urlsplit(found).password
             except ValueError:

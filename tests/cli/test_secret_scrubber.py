@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -81,6 +82,15 @@ def test_passwords_of_addresses_in_the_environment_are_known() -> None:
         {"HTTPS_PROXY": "http://u:p%40ss-word@h:1", "MY_TOKEN": "abcd", "LANG": "C.UTF-8"}
     )
     assert scrubber.text("p@ss-word p%40ss-word abcd C.UTF-8") == "*** *** *** C.UTF-8"
+
+
+@pytest.mark.parametrize("text", ["-" + "key" * 20_000, "a" * 100_000, "a-" * 50_000, "eyJ" * 30_000, "x:" * 50_000])
+def test_a_long_run_of_anything_does_not_hold_it_up(text: str) -> None:
+    scrubber = SecretScrubber()
+    begun = time.process_time()
+    scrubber.learn_document(text)
+    scrubber.text(text)
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(
