@@ -133,9 +133,9 @@ async def _worker_ready(client: AdminClient, worker: Doc) -> Outlook:
 
 async def _worker_drained(client: AdminClient, worker: Doc) -> Outlook:
     name = worker["name"]
-    left = [one for one in await client.all(INSTANCES) if _is_on(one, worker)]
     if not worker.get("draining"):
         raise Conflict(f"{name} is not being drained: gpustack workers drain {name}")
+    left = [one for one in await client.all(INSTANCES) if _is_on(one, worker)]
     return Outlook(not left, f"{_some(left)} still there")
 
 

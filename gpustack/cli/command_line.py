@@ -90,7 +90,7 @@ def instant_of(command_line: CommandLine, option: str, now: datetime) -> str | N
     instant = read_instant(text)
     if instant is None:
         raise command_line.error(f"{option} must be an instant or a span such as 12h, not {text!r}")
-    return (instant if instant.tzinfo else instant.astimezone()).isoformat()
+    return instant.isoformat()
 
 
 def read(docstring: str | None, name: str, argv: Sequence[str]) -> CommandLine:

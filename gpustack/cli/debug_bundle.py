@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gpustack import __version__, durable_file
+from gpustack.cli.checks.ports import daemon_of
 from gpustack.cli.secret_scrubber import SecretScrubber
 from gpustack.cli.session import Doc, ServerSession
 from gpustack.errors import GpustackError
@@ -127,17 +128,9 @@ def gather_machine(
     bundle.try_to("data_dir.txt", lambda: _listing(data_dir))
 
 
-def _pid(data_dir: Path) -> int | None:
-    """The process of the daemon that runs on a data directory."""
-    try:
-        return int((data_dir / "lock").read_text()[:20])
-    except (OSError, ValueError):
-        return None
-
-
 def _learn_process(scrubber: SecretScrubber, data_dir: Path) -> None:
     """The secrets that the daemon was started with, which this command may not have in its own environment."""
-    place = Path(f"/proc/{_pid(data_dir)}")
+    place = Path(f"/proc/{daemon_of(data_dir)}")
     try:
         environment = (place / "environ").read_bytes().decode(errors="replace").split("\0")
         arguments = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -199,7 +192,7 @@ def _hardware() -> Any:
 
 def _daemon_log(data_dir: Path) -> str:
     """The end of what the daemon wrote to stderr: of its file, or of the journal. Raises GpustackError."""
-    pid = _pid(data_dir)
+    pid = daemon_of(data_dir)
     try:
         target = Path(f"/proc/{pid}/fd/2").readlink()
     except OSError:

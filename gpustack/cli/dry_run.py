@@ -15,7 +15,7 @@ import attrs
 from gpustack.cli.failure import DryRunEnd
 from gpustack.cli.session import DRY_RUN_VARIABLE
 from gpustack.remote.admin_client import AdminClient, Doc
-from gpustack.text import redacted
+from gpustack.text import MASK, redacted
 
 _VERBS = {"POST": "create", "PUT": "change", "DELETE": "remove"}
 _SECRET = ("password", "token", "secret", "value", "env", "key")
@@ -32,8 +32,8 @@ def is_dry(env: Mapping[str, str]) -> bool:
 
 
 def intend(env: Mapping[str, str], *sentences: str) -> None:
-    """Say what is about to be changed on this machine, such as ``write /etc/x``. Raises DryRunEnd where nothing is to
-    be changed; otherwise does nothing."""
+    """Say what is about to be changed on this machine, such as ``write /etc/x``; secrets in it are not shown. Raises
+    DryRunEnd where nothing is to be changed; otherwise does nothing."""
     if is_dry(env):
         raise DryRunEnd([{"verb": text.partition(" ")[0], "told": redacted(text)} for text in sentences])
 
@@ -145,7 +145,7 @@ def _is_secret(field: str) -> bool:
 
 def _shown(field: str, value: Any) -> Any:
     if value and not isinstance(value, bool | int | float) and _is_secret(field):
-        return {name: "***" for name in value} if isinstance(value, dict) else "***"
+        return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):

@@ -162,7 +162,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
-def bars(rows: Sequence[tuple[str, float, str]], width: int, *, ascii_only: bool) -> list[str]:
+def bars(rows: Sequence[tuple[str, float, str]], width: int, *, utf8: bool) -> list[str]:
     """A line for each row: its name, a bar as long as its value is large, and what the value is in words. No line is
     longer than ``width``."""
     most = max((value for _, value, _ in rows), default=0.0)
@@ -172,6 +172,6 @@ def bars(rows: Sequence[tuple[str, float, str]], width: int, *, ascii_only: bool
     for name, value, told in rows:
         eighths = 0 if most <= 0 else round(8 * room * value / most)
         full, part = divmod(eighths, 8)
-        bar = "#" * round(eighths / 8) if ascii_only else "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
+        bar = "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "") if utf8 else "#" * round(eighths / 8)
         lines.append(f"{name:>{names}} |{bar} {told}")
     return lines

@@ -21,8 +21,8 @@ _NAME = re.compile(
 _HARMLESS = frozenset({"key", "token_usage", "tokens_per_second", "token_limits", "key_origin"})
 """Names of fields that have such a word in them, and no secret."""
 _COUNTED = re.compile(r"(?i)tokens|token_(?:id|count|usage)|max_token|_tokens?_per")
-# Possessive, as ``text.SECRET_FLAG``, which does not know lists as Python and JSON write them: else a log with a long run
-# of such words would take quadratic time.
+# As ``text.SECRET_FLAG``, and in lists as Python and JSON write them. Possessive like that one: else a log with a long
+# run of such words would take quadratic time.
 _FLAG = re.compile(
     r"(?i)((?<![\w-])--?(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+(?:=|\s+|['\"],\s*['\"]))"
     r"([^\s'\",]+)"

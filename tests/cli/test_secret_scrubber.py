@@ -84,7 +84,9 @@ def test_passwords_of_addresses_in_the_environment_are_known() -> None:
     assert scrubber.text("p@ss-word p%40ss-word abcd C.UTF-8") == "*** *** *** C.UTF-8"
 
 
-@pytest.mark.parametrize("text", ["-" + "key" * 20_000, "a" * 100_000, "a-" * 50_000, "eyJ" * 30_000, "x:" * 50_000])
+@pytest.mark.parametrize(
+    "text", ["-" + "key" * 20_000, "a" * 100_000, "a-" * 50_000, "eyJ" * 30_000, "x:" * 50_000]
+)
 def test_a_long_run_of_anything_does_not_hold_it_up(text: str) -> None:
     scrubber = SecretScrubber()
     begun = time.process_time()

@@ -26,7 +26,6 @@ from gpustack.cli.command_line import read
 from gpustack.cli.dry_run import intend
 from gpustack.cli.installation import existing_database, options_of, split_start_options
 from gpustack.cli.terminal import stderr
-from gpustack.text import redacted
 
 if TYPE_CHECKING:
     from gpustack.config.options import Options
@@ -42,7 +41,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     refuse_target(target)
     intend(
         env,
-        f"write all records of {redacted(options.database_url)} and the secrets of {options.data_dir} to {target}",
+        f"write all records of {options.database_url} and the secrets of {options.data_dir} to {target}",
     )
     records = back_up(options, target, now)
     print(target)

@@ -21,7 +21,6 @@ Options:
 from __future__ import annotations
 
 import signal
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -37,6 +36,7 @@ from gpustack.errors import GpustackError, Unavailable
 if TYPE_CHECKING:
     from gpustack.cli.load_report import LoadLevel
     from gpustack.cli.load_test import LoadShape
+    from gpustack.remote.admin_client import AdminClient
 
 _DOUBLED = (1, 2, 4, 8, 16, 32, 64)
 _MOST_AT_ONCE = 1024
@@ -89,12 +89,10 @@ def _steps(command_line: CommandLine) -> list[int] | None:
     return numbers
 
 
-async def _look(client: object, name: str) -> tuple[Doc, int]:
+async def _look(client: AdminClient, name: str) -> tuple[Doc, int]:
     """The model, and how many of its replicas answer. Raises NotFound, and Unavailable if none does."""
     from gpustack.cli.lookup import answering
-    from gpustack.remote.admin_client import AdminClient
 
-    assert isinstance(client, AdminClient)
     model = await answering(client, name)
     ready = int(model.get("ready_replicas") or 0)
     if not ready:
@@ -188,14 +186,13 @@ def _told(document: Doc, levels: Sequence[LoadLevel], terminal: Terminal) -> str
     is_chat = document["kind"] == "chat"
     lines = [output.draw_table(_HEADS, list(map(_row, levels)), terminal), ""]
     unit = "tokens" if is_chat else "requests"
-    narrow = not (sys.stdout.encoding or "").lower().startswith("utf")
     width = min(terminal.width, _WIDTH)
     speed = [
         (str(level.concurrency), value, f"{value:.3g}" if value < 1000 else f"{value:.0f}")
         for level in levels
         for value in [level.tokens_per_second if is_chat else level.requests_per_second]
     ]
-    lines += [f"{unit}/s by how many are asked at once", *bars(speed, width, ascii_only=narrow), ""]
+    lines += [f"{unit}/s by how many are asked at once", *bars(speed, width, utf8=terminal.utf8), ""]
     waits = [
         (str(level.concurrency), value, duration(value))
         for level in levels
@@ -203,7 +200,7 @@ def _told(document: Doc, levels: Sequence[LoadLevel], terminal: Terminal) -> str
         if value is not None
     ]
     waited = "first token after (half of the requests)" if is_chat else "answer after (half of the requests)"
-    lines += [waited, *bars(waits, width, ascii_only=narrow), ""]
+    lines += [waited, *bars(waits, width, utf8=terminal.utf8), ""]
     lines += [f"{fault}: {count} times" for level in levels[-1:] for fault, count in level.faults.items()]
     sentences = [f"What limits it: {document['limit']['sentence']}"]
     if rough := [

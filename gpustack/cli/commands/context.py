@@ -100,7 +100,7 @@ def _add(command_line: CommandLine, env: Mapping[str, str]) -> int:
         aside.say(_checked(context))
     path = server_context.contexts_file(env)
     used = [f"use {name} from now on"] if is_used else []
-    intend(env, f"keep context {name} ({redacted(url)}) in {path}", *used)
+    intend(env, f"keep context {name} ({url}) in {path}", *used)
     with server_context.changing(env) as versions:
         before = versions[-1]
         contexts = dict(sorted({**before.contexts, name: context}.items()))

@@ -19,13 +19,13 @@ Options:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
-from gpustack.cli.command_line import CommandLine, read
+from gpustack.cli.command_line import read
 from gpustack.cli.failure import UsageError
 from gpustack.cli.installation import load_options, split_start_options
 from gpustack.cli.output import Row
@@ -42,16 +42,11 @@ _HEADS = ("SIZE", "FILE")
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Write the bundle, and print what is in it."""
-    own, start_argv = split_start_options(argv)
-    command_line = read(__doc__, "debug", own)
-    command_line.choice("--output", *output.FORMS)
-    verb = next(verb for verb in _VERBS if command_line.flag(verb))
-    return _VERBS[verb](command_line, start_argv, env)
-
-
-def _bundle(command_line: CommandLine, start_argv: Sequence[str], env: Mapping[str, str]) -> int:
     from gpustack.cli import debug_bundle as form
 
+    own, start_argv = split_start_options(argv)
+    command_line = read(__doc__, "debug", own)
+    command_line.choice("--output", *output.FORMS)  # refused before anything is gathered
     now, aside = datetime.now(UTC), stderr(env)
     folder = f"gpustack-debug-{now:%Y%m%dT%H%M%SZ}"
     target = Path(command_line.text("FILE") or f"{folder}.tar.gz").absolute()
@@ -87,9 +82,6 @@ def _bundle(command_line: CommandLine, start_argv: Sequence[str], env: Mapping[s
         for line in _said(bundle, target):
             aside.say(line)
     return 0
-
-
-_VERBS: Mapping[str, Callable[[CommandLine, Sequence[str], Mapping[str, str]], int]] = {"bundle": _bundle}
 
 
 def _loaded(start_argv: Sequence[str], env: Mapping[str, str], bundle: DebugBundle) -> Configuration | None:
