@@ -55,7 +55,9 @@ def edit_of(text: str, setting: Setting) -> TextEdit:
     """How ``text`` is changed to have the setting. Raises EditRefused."""
     if not text.strip():
         whole = (
-            _merged(dict(setting.initial), setting) if setting.at or not setting.listed else [setting.value]
+            _merged(copy.deepcopy(dict(setting.initial)), setting)
+            if setting.at or not setting.listed
+            else [setting.value]
         )
         return TextEdit(at=0, old=text, new=_WRITE[setting.form](whole))
     before = _read(setting.form, text)

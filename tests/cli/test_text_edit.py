@@ -123,6 +123,13 @@ def test_a_file_that_is_not_there_begins_with_what_the_program_wants(form: str) 
     }
 
 
+def test_what_a_file_begins_with_is_the_same_for_the_next_launch() -> None:
+    initial: dict[str, Any] = {"a": {}}
+    for key in ("the key", "another"):
+        text = after("", form="json", at=["a", key], value=key, initial=initial)
+        assert read_setting(text, "json") == {"a": {key: key}} and initial == {"a": {}}
+
+
 def test_a_change_is_taken_out_of_what_others_have_changed_since() -> None:
     edit = edit_of(JSONC, Setting(form="json", at=["models", "gpustack"], value={"url": "x"}))
     since = edit.applied(JSONC).replace('"One"', '"Two"')
