@@ -8,9 +8,18 @@ from datetime import UTC, datetime
 import attrs
 
 from gpustack.cli import phrase
-from gpustack.cli.lookup import INSTANCES, KINDS, NamedObject, instances_of, object_named, objects_named
+from gpustack.cli.explanation import refusal
+from gpustack.cli.lookup import (
+    INSTANCES,
+    KINDS,
+    NamedObject,
+    instances_of,
+    members_of,
+    object_named,
+    objects_named,
+)
 from gpustack.cli.session import Doc
-from gpustack.errors import BadRequest, Conflict, Forbidden, NotFound
+from gpustack.errors import BadRequest, Conflict, NotFound
 from gpustack.remote.admin_client import AdminClient
 
 CONDITIONS = ("ready", "scheduled", "stopped", "drained", "gone", "created")
@@ -168,8 +177,7 @@ def _wanted(model: Doc) -> int:
 
 def _is_on(instance: Doc, worker: Doc) -> bool:
     """Whether it, or a member of it, is there."""
-    followers = (instance.get("distributed_servers") or {}).get("subordinate_workers") or ()
-    return worker["id"] in (instance.get("worker_id"), *(one.get("worker_id") for one in followers))
+    return any(member.get("worker_id") == worker["id"] for member in members_of(instance))
 
 
 async def _refuse_hopeless(client: AdminClient, instance: Doc) -> None:
@@ -183,14 +191,8 @@ async def _refuse_hopeless(client: AdminClient, instance: Doc) -> None:
         )
     if state != "pending" or not instance.get("state_message"):
         return
-    try:
-        told = await client.get(f"{INSTANCES}/{instance['id']}/explain")
-    except Forbidden:
-        return
-    except NotFound:
-        return  # gone meanwhile: the next look will see that
-    if told.get("final"):
-        raise Conflict(f"{name} cannot run here: {phrase.one_line(told.get('sentence'))}")
+    if why := await refusal(client, instance):
+        raise Conflict(f"{name} cannot run here: {why}")
 
 
 def _reasons(instances: Sequence[Doc]) -> str:
@@ -207,5 +209,4 @@ def _state(instance: Doc) -> str:
 
 def _some(instances: Sequence[Doc]) -> str:
     names = [str(one.get("name")) for one in instances]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
+    return f"{phrase.listed(names, _SHOWN)} {'is' if len(names) == 1 else 'are'}"

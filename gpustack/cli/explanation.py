@@ -8,13 +8,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpustack.cli import phrase
+from gpustack.cli.lookup import INSTANCES
 from gpustack.cli.terminal import Terminal
+from gpustack.errors import Forbidden, NotFound, Unavailable
+from gpustack.remote.admin_client import AdminClient
 
 _MARKS = {True: ("fits", "green"), False: ("no", "red")}
 _UNKNOWN = ("not known yet", "yellow")
 _MOST_SHOWN = 12
 _WIDTH = 80
 _LISTED = 3
+
+
+async def refusal(client: AdminClient, instance: Mapping[str, Any]) -> str:
+    """Why an instance can never be placed, as the scheduler explains it; empty while it may be, where nobody can say
+    now, and of one that is gone meanwhile."""
+    try:
+        found = await client.get(f"{INSTANCES}/{instance['id']}/explain")
+    except (NotFound, Forbidden, Unavailable):
+        return ""
+    return phrase.one_line(found.get("sentence") or "no reason is known") if found.get("final") else ""
 
 
 def told(explanation: Mapping[str, Any], terminal: Terminal) -> str:
@@ -63,7 +76,7 @@ def _places(places: Sequence[Mapping[str, Any]], width: int) -> Iterator[str]:
     first, *others = places
     yield from _wrapped(f"Scores {_scores(first)}", width, "  ")
     for one in others:
-        more = f" and {_more(one['others'])} like it" if one.get("others") else ""
+        more = f" and {one['others']} more like it" if one.get("others") else ""
         why = f"; {one['why']}" if one.get("why") else ""
         text = f"After it: {', '.join(one.get('workers') or ())}{more}, {_scores(one)}{why}"
         yield from _wrapped(text, width, "  ")
@@ -77,15 +90,11 @@ def _scores(place: Mapping[str, Any]) -> str:
     return f"{place.get('score') or 0:.1f}{f' ({parts})' if parts else ''}"
 
 
-def _more(count: int) -> str:
-    return "1 more" if count == 1 else f"{count} more"
-
-
 def _workers(verdicts: Sequence[Mapping[str, Any]], terminal: Terminal, width: int) -> Iterator[str]:
     for verdict in verdicts[:_MOST_SHOWN]:
         mark, colour = _MARKS[verdict["fits"]] if "fits" in verdict else _UNKNOWN
         others = verdict.get("others") or ()
-        like = f" and {_more(len(others))} like it" if len(others) > _LISTED else ""
+        like = f" and {len(others)} more like it" if len(others) > _LISTED else ""
         names = str(verdict.get("worker")) if like else ", ".join([str(verdict.get("worker")), *others])
         yield f"  {names}{like}: {terminal.style(mark, colour)}"
         for sentence in verdict.get("sentences") or ():
@@ -105,8 +114,7 @@ def _device(device: Mapping[str, Any]) -> str:
         return ""
     there = f"{phrase.size(device.get('free'))} of {phrase.size(device.get('total'))} free"
     held = device.get("held_by") or ()
-    named = ", ".join(held[:_LISTED]) + (f" and {_more(len(held) - _LISTED)}" if len(held) > _LISTED else "")
-    by = f" (held by {named})" if held else ""
+    by = f" (held by {phrase.listed(held, _LISTED)})" if held else ""
     return f"GPU {device.get('index')}: {there}{by}; {device.get('sentence')}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpustack.cli import phrase
-from gpustack.cli.lookup import GPUS, INSTANCES
+from gpustack.cli.lookup import GPUS, INSTANCES, members_of
 from gpustack.cli.session import Doc
 from gpustack.errors import Forbidden
 from gpustack.remote.admin_client import AdminClient
@@ -47,8 +47,7 @@ def holders_of(instances: Iterable[Doc]) -> Mapping[tuple[Any, Any], list[str]]:
 
 
 def _places(instance: Doc) -> Iterator[tuple[Any, Any]]:
-    followers = (instance.get("distributed_servers") or {}).get("subordinate_workers") or ()
-    for member in (instance, *followers):
+    for member in members_of(instance):
         for index in member.get("gpu_indexes") or ():
             yield member.get("worker_id"), index
 

@@ -91,6 +91,11 @@ async def instances_of(client: AdminClient, model: Doc) -> list[Doc]:
     return sorted((item for item in found if not item.get("deleted_at")), key=lambda item: int(item["id"]))
 
 
+def members_of(instance: Doc) -> tuple[Doc, ...]:
+    """An instance, and the parts of it on other workers: each with its worker and the numbers of its GPUs there."""
+    return (instance, *((instance.get("distributed_servers") or {}).get("subordinate_workers") or ()))
+
+
 async def instances_named(client: AdminClient, name: str) -> list[Doc]:
     """The instance of this name, else all instances of the model of this name; raises NotFound."""
     instance = await find(client, INSTANCES, name)

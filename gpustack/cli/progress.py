@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 import attrs
 import trio
 
+from gpustack.cli.explanation import refusal
 from gpustack.cli.lookup import INSTANCES, MODELS
 from gpustack.cli.phrase import clock as shown_clock
 from gpustack.cli.phrase import one_line
 from gpustack.cli.session import Doc
 from gpustack.cli.terminal import Terminal
-from gpustack.errors import Forbidden, GpustackError, NotFound, Unavailable
+from gpustack.errors import GpustackError, NotFound, Unavailable
 from gpustack.remote.admin_client import CREATED, DELETED, UPDATED, AdminClient
 from gpustack.remote.http import RemoteError
 
@@ -223,15 +224,9 @@ async def _refuse_hopeless(client: AdminClient, progress: DeploymentProgress) ->
     waiting = progress.waiting
     if waiting is None:
         return
-    try:
-        told = await client.get(f"{INSTANCES}/{waiting['id']}/explain")
-    except (NotFound, Forbidden, Unavailable):
-        return  # gone meanwhile, or nobody can say now
-    if told.get("final"):
+    if why := await refusal(client, waiting):
         progress.terminal.clear()
-        raise DeploymentFailure(
-            f"{progress.model} cannot run here: {one_line(told.get('sentence')).rstrip('.')}", waiting
-        )
+        raise DeploymentFailure(f"{progress.model} cannot run here: {why.rstrip('.')}", waiting)
 
 
 async def _still_wanted(client: AdminClient, model: Doc) -> None:

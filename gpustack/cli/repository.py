@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from gpustack.artifacts.listing import choose, is_projector, matches, model_of
+from gpustack.cli import phrase
 from gpustack.cli.source import ModelReference
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import BadRequest, GpustackError, NotFound
@@ -242,5 +243,4 @@ def _by_part(one: Variant, asked: str) -> bool:
 
 def _some(names: Iterable[str]) -> str:
     found = list(dict.fromkeys(names))
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return ", ".join(found[:_LISTED]) + more
+    return phrase.listed(found, _LISTED)

@@ -23,8 +23,8 @@ _REDRAW = 1.0
 """Seconds after which it is drawn anew where nothing has changed: ages go on."""
 _AT_MOST_EVERY = 0.2
 
-Frame = Callable[[int], Sequence[str]]
-"""The lines to show, all of them, for a terminal of so many columns."""
+Frame = Callable[[], Sequence[str]]
+"""The lines to show, all of them; the terminal has its width."""
 
 
 @attrs.define(eq=False)
@@ -48,7 +48,7 @@ class Screen:
         """Draw as many lines as there is room for, and below them how many there are more and how to leave."""
         size = shutil.get_terminal_size()
         self.terminal.width = size.columns
-        lines = [*self.frame(size.columns)]
+        lines = [*self.frame()]
         room = max(size.lines - 1, 1)
         left = len(lines) - room
         how = "q ends it" if sys.stdin.isatty() else "Ctrl-C ends it"
@@ -74,7 +74,7 @@ class Screen:
         finally:
             self._leave()
             if self._is_begun:
-                self._write("".join(f"{line}\n" for line in self.frame(self.terminal.width)))
+                self._write("".join(f"{line}\n" for line in self.frame()))
         if ended_by:
             signal.raise_signal(ended_by[0])
 

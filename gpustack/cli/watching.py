@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -23,9 +24,9 @@ _SPARED = 5.0
 _AGAIN = 1.0
 
 Tell = Callable[[Sequence[Doc]], None]
-"""Takes the whole list, as it is now."""
+"""Takes the whole list, as it is now; of events those that are new."""
 Feed = Callable[[AdminClient, Tell], Awaitable[None]]
-"""Tells the list at first and after changes, without end. Raises Unavailable while the server is away."""
+"""Tells at first and after changes, without end. Raises Unavailable while the server is away."""
 
 
 def streamed(path: str, **filters: str | int) -> Feed:
@@ -87,16 +88,41 @@ def watch_list(
         raise command_line.error("--watch and --quiet exclude each other")
     terminal = stdout(env)
     if form in ("table", "wide") and terminal.live:
-        shown = _Drawn(view, terminal, wide=is_wide(command_line))
-        session.run(lambda client: shown.screen.run(lambda: follow(client, feed, shown.take, shown.miss)))
+        wide = is_wide(command_line)
+
+        def frame(documents: Sequence[Doc]) -> Sequence[str]:
+            rows = [view.row(one) for one in ordered(documents, view)]
+            return draw_table(view.heads, rows, terminal, wide=wide).splitlines()
+
+        show_live(session, feed, terminal, frame)
     else:
         told = Written(view, terminal, form)
         aside = stderr(env)
-        session.run(lambda client: follow(client, feed, told.take, lambda why: _say(aside, why)))
+        session.run(lambda client: follow(client, feed, told.take, partial(say_away, aside)))
     return 0
 
 
-def _say(aside: Terminal, why: str) -> None:
+def show_live(
+    session: ServerSession, feed: Feed, terminal: Terminal, frame: Callable[[Sequence[Doc]], Sequence[str]]
+) -> None:
+    """Fill the terminal with the lines that ``frame`` makes of the list, until it is left. Raises what the first look
+    does; Ctrl-C raises KeyboardInterrupt."""
+    known: list[Doc] = []
+    screen = Screen(terminal, lambda: frame(known))
+
+    def take(documents: Sequence[Doc]) -> None:
+        known[:] = documents
+        screen.changed()
+
+    def miss(why: str) -> None:
+        screen.fault = why
+        screen.changed()
+
+    session.run(lambda client: screen.run(lambda: follow(client, feed, take, miss)))
+
+
+def say_away(aside: Terminal, why: str) -> None:
+    """Say why the server is away; that it is back is seen."""
     if why:
         aside.say(why)
 
@@ -125,28 +151,6 @@ async def follow(client: AdminClient, feed: Feed, tell: Tell, miss: Callable[[st
                 away = f"{error}; trying again"
                 miss(away)
         await trio.sleep(_AGAIN)
-
-
-class _Drawn:
-    """A list on a terminal."""
-
-    def __init__(self, view: ListView, terminal: Terminal, *, wide: bool) -> None:
-        self.view, self.terminal, self.wide = view, terminal, wide
-        self.documents: list[Doc] = []
-        self.screen = Screen(terminal, self._frame)
-
-    def take(self, documents: Sequence[Doc]) -> None:
-        self.documents = ordered(documents, self.view)
-        self.screen.fault = ""
-        self.screen.changed()
-
-    def miss(self, why: str) -> None:
-        self.screen.fault = why
-        self.screen.changed()
-
-    def _frame(self, width: int) -> Sequence[str]:
-        rows = [self.view.row(one) for one in self.documents]
-        return draw_table(self.view.heads, rows, self.terminal, wide=self.wide).splitlines()
 
 
 def ordered(documents: Sequence[Doc], view: ListView) -> list[Doc]:

@@ -56,5 +56,10 @@ def test_the_list_of_workers_shows_how_far_a_drain_is() -> None:
     drain = {"of": 3, "left": ["m-1"], "waits_for": []}
     shown = {"name": "a", "state": "ready", "draining": True, "cordoned": True, "drain": drain}
     assert _row(shown, Clock().now).remark == "1 of 3 left"
+    memory = {"foreign": 3 << 30, "overrun": 1 << 30}
+    full = {"name": "a", "state": "ready", "status": {"gpu_devices": [{"memory": memory}]}}
+    assert _row(full, Clock().now).remark == "of video memory 3.0 GiB used by others, 1.0 GiB beyond claims"
+    memory["foreign"] = 0
+    assert _row(full, Clock().now).remark == "of video memory 1.0 GiB beyond claims"
     silent = {**shown, "state": "not_ready", "state_message": "not heard for 20 s"}
     assert _row(silent, Clock().now).remark == "not heard for 20 s; being drained"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from gpustack.cli.commands.events import EventLines, _about
+from gpustack.cli.commands.events import EventLines, _about, _follow
 from gpustack.cli.terminal import Terminal
-from gpustack.errors import NotFound
+from gpustack.errors import NotFound, Unavailable
+from gpustack.remote.admin_client import CREATED, ResourceEvent
 
 
 def event(name: str = "m-1", text: str = "Runs", **more: Any) -> dict[str, Any]:
@@ -53,6 +56,39 @@ def test_at_a_terminal_what_happened_is_broken_and_has_the_colour_of_its_severit
 
 def test_as_json_each_event_is_a_line() -> None:
     assert [json.loads(line)["id"] for line in lines(event(), event(), form="json")] == [1, 1]
+
+
+class BrokenStream:
+    """A server whose streams of events break off after each event."""
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        self.left, self.asked = [*events], list[dict[str, Any]]()
+
+    @asynccontextmanager
+    async def watch(self, path: str, **asked: Any) -> AsyncIterator[AsyncIterator[ResourceEvent]]:
+        self.asked.append(asked)
+        if len(self.asked) % 2 == 0:
+            raise Unavailable("nobody answers")
+        yield self.stream()
+
+    async def stream(self) -> AsyncIterator[ResourceEvent]:
+        if not self.left:
+            raise KeyError
+        yield ResourceEvent(CREATED, self.left.pop(0))
+        raise Unavailable("it broke off")
+
+
+async def test_followed_events_go_on_behind_what_has_come(autojump_clock: object) -> None:
+    server: Any = BrokenStream(event(), {**event(), "id": 5})
+    stream, aside = io.StringIO(), io.StringIO()
+    with pytest.raises(KeyError):
+        await _follow(server, None, {"limit": 9}, EventLines(Terminal(stream), "json"), Terminal(aside))
+    assert [json.loads(line)["id"] for line in stream.getvalue().splitlines()] == [1, 5]
+    assert [one.get("since") for one in server.asked] == [None, 1, 1, 5, 5]
+    assert aside.getvalue() == "it broke off; trying again\n" * 2
+    server.asked = [{}]
+    with pytest.raises(Unavailable):  # at first it is no interruption
+        await _follow(server, None, {}, EventLines(Terminal(stream), "json"), Terminal(aside))
 
 
 class Server:

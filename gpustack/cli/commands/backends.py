@@ -138,7 +138,10 @@ async def _add(client: AdminClient, documents: Sequence[Doc], roll: bool) -> lis
             if roll
             else "is taken over at their next change (or now, with --roll) by"
         )
-        said.append(f"{document['name']} is changed" + (f"; it {verb} {_some(users)}" if users else ""))
+        said.append(
+            f"{document['name']} is changed"
+            + (f"; it {verb} {phrase.listed(users, _SHOWN)}" if users else "")
+        )
     return said
 
 
@@ -165,15 +168,10 @@ def _row(backend: Doc, now: datetime) -> Row:
     return Row(
         [
             str(backend["name"]),
-            _some([default, *others]),
+            phrase.listed([default, *others], _SHOWN),
             ", ".join(backend.get("categories") or ()) or "-",
-            _some(backend.get("used_by") or []) or "-",
+            phrase.listed(backend.get("used_by") or [], _SHOWN) or "-",
             phrase.age(backend.get("created_at"), now),
         ],
         remark=str(backend.get("description") or ""),
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    left = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {left} more" if left > 0 else "")

@@ -22,6 +22,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
@@ -29,7 +30,7 @@ from gpustack.cli.columns import shortened, width_of
 from gpustack.cli.command_line import CommandLine, given_only, instant_of, read
 from gpustack.cli.session import Doc, open_session
 from gpustack.cli.terminal import Terminal, harmless, stderr, stdout
-from gpustack.errors import NotFound, Unavailable
+from gpustack.errors import NotFound
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -38,7 +39,6 @@ _PATH = "/v1/events"
 _USUAL, _MOST = 50, 1000
 _PAGES = 20
 """Pages that are looked through for an object that is gone."""
-_AGAIN = 1.0
 _NARROWEST, _WIDEST = 10, 24
 """Columns for the name of what an event is about."""
 _STYLES = {"warning": "yellow", "error": "red"}
@@ -118,28 +118,25 @@ async def _follow(
     aside: Terminal,
 ) -> None:
     """Print events as they come, without end. A server that goes away is waited for."""
-    import trio
-
+    from gpustack.cli.watching import Tell, follow, say_away
     from gpustack.remote.admin_client import CREATED
 
     asked = {**filters, **await _about(client, name)}
-    away, is_heard = False, False
-    while True:
-        try:
-            async with client.watch(_PATH, **asked) as events:
-                away, is_heard = False, True
-                async for event in events:
-                    if event.kind == CREATED:
-                        told.take(event.item)
-                        # Where the stream breaks off, it goes on behind what has come.
-                        asked |= {"since": int(event.item["id"]), "limit": _MOST}
-        except Unavailable as error:
-            if not is_heard:
-                raise
-            if not away:
-                aside.say(f"{error}; trying again")
-            away = True
-        await trio.sleep(_AGAIN)
+
+    async def feed(client: AdminClient, tell: Tell) -> None:
+        async with client.watch(_PATH, **asked) as events:
+            tell([])  # the server is there, although nothing may happen for long
+            async for event in events:
+                if event.kind == CREATED:
+                    tell([event.item])
+                    # Where the stream breaks off, it goes on behind what has come.
+                    asked.update(since=int(event.item["id"]), limit=_MOST)
+
+    def take(events: Sequence[Doc]) -> None:
+        for event in events:
+            told.take(event)
+
+    await follow(client, feed, take, partial(say_away, aside))
 
 
 class EventLines:

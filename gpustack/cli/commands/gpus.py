@@ -136,7 +136,6 @@ def _top_row(gpu: Doc, terminal: Terminal) -> Row:
 
     memory = gpu.get("memory") or {}
     names = gpu.get("instances") or ()
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return Row(
         [
             Cell(str(gpu["id"]), "red" if gpu.get("fault") else None),
@@ -145,7 +144,7 @@ def _top_row(gpu: Doc, terminal: Terminal) -> Row:
             phrase.part(memory.get("used"), memory.get("total")),
             percent(utilisation(gpu)),
             Cell(*temperature(gpu)),
-            f"{', '.join(names[:_SHOWN])}{more}" or "-",
+            phrase.listed(names, _SHOWN) or "-",
         ],
         remark=phrase.one_line(gpu.get("fault")),
     )
@@ -154,29 +153,14 @@ def _top_row(gpu: Doc, terminal: Terminal) -> Row:
 def _top(session: ServerSession, worker: str | None, order: Callable[[Doc], Any], terminal: Terminal) -> int:
     """Show them live."""
     from gpustack.cli.gpu_load import legend, sums
-    from gpustack.cli.screen import Screen
-    from gpustack.cli.watching import follow, looked_at
+    from gpustack.cli.watching import looked_at, show_live
 
-    gpus: list[Doc] = []
-
-    def frame(width: int) -> Sequence[str]:
+    def frame(gpus: Sequence[Doc]) -> Sequence[str]:
         clock = datetime.now().astimezone().strftime("%H:%M:%S")
         rows = [_top_row(gpu, terminal) for gpu in sorted(gpus, key=order)]
         table = output.draw_table(_TOP_HEADS, rows, terminal).splitlines() if rows else []
         marks = [terminal.style(f"{legend(utf8=terminal.utf8)}  {clock}", "dim")] if rows else []
         return [sums(gpus) if gpus else _EMPTY, *marks, *table]
 
-    screen = Screen(terminal, frame)
-
-    def take(found: Sequence[Doc]) -> None:
-        gpus[:] = found
-        screen.fault = ""
-        screen.changed()
-
-    def miss(why: str) -> None:
-        screen.fault = why
-        screen.changed()
-
-    feed = looked_at(lambda client: _gpus(client, worker))
-    session.run(lambda client: screen.run(lambda: follow(client, feed, take, miss)))
+    show_live(session, looked_at(lambda client: _gpus(client, worker)), terminal, frame)
     return 0

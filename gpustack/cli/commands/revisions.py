@@ -49,8 +49,7 @@ async def _revisions(client: AdminClient, name: str) -> list[Doc]:
 
 def _row(revision: Doc, now: datetime) -> Row:
     fields = list(revision["fields"])
-    left = len(fields) - _SHOWN
-    told = ", ".join(fields[:_SHOWN]) + (f" and {left} more" if left > 0 else "")
+    told = phrase.listed(fields, _SHOWN)
     if revision.get("rolled_back_to"):
         told = f"back to {revision['rolled_back_to']}: {told}"
     by = str(revision.get("changed_by") or "-")

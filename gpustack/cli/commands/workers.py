@@ -184,7 +184,8 @@ def survival_lines(losses: list[Doc] | None) -> list[str]:
     ]
     if stopped:
         lines = [
-            f"Without {worker} there would be no {_some(models)}." for worker, models in stopped[:_SHOWN]
+            f"Without {worker} there would be no {phrase.listed(models, _SHOWN)}."
+            for worker, models in stopped[:_SHOWN]
         ]
         left = len(stopped) - _SHOWN
         more = (
@@ -196,11 +197,6 @@ def survival_lines(losses: list[Doc] | None) -> list[str]:
     if any(one["unknown"] for one in losses):
         return []
     return ["Every model would survive the loss of any one worker."]
-
-
-def _some(names: list[str]) -> str:
-    left = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {left} more" if left > 0 else "")
 
 
 def _row(worker: Doc, now: datetime) -> Row:
@@ -261,10 +257,9 @@ def _unclaimed(status: Doc) -> str:
     memories = [device.get("memory") or {} for device in status.get("gpu_devices") or []]
     others = sum(memory.get("foreign") or 0 for memory in memories)
     beyond = sum(memory.get("overrun") or 0 for memory in memories)
-    parts = [f"{phrase.size(others)} of video memory is used by others"] if others else []
-    if beyond:
-        parts.append(f"{phrase.size(beyond)} of it beyond claims")
-    return ", ".join(parts)
+    parts = [(others, "used by others"), (beyond, "beyond claims")]
+    told = ", ".join(f"{phrase.size(size)} {what}" for size, what in parts if size)
+    return f"of video memory {told}" if told else ""
 
 
 def _devices(devices: list[Doc]) -> str:
