@@ -186,16 +186,12 @@ class ServerSession:
 
         Ctrl-C cancels ``work`` and raises KeyboardInterrupt. Raises DryRunEnd in a dry run that has come upon a change.
         """
-        import trio
-
         noted: list[Doc] = []
         said = io.StringIO()
         try:
             # What a change says when it is made must not be said when it is left out.
             with redirect_stdout(said) if self.is_dry else nullcontext():
-                result = trio.run(self.talk, work, noted)
-        except BaseExceptionGroup as group:
-            raise self._explained(unwrap_group(group)) from None
+                result: T = run_alone(self.talk, work, noted)
         except GpustackError as error:
             explained = self._explained(error)
             if explained is error:
@@ -206,12 +202,12 @@ class ServerSession:
         print(said.getvalue(), end="")
         return result
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def _explained(self, error: GpustackError) -> GpustackError:
         """``Unauthorized`` with the name of what to set, and every error of a server that a context named with the
         name of that; others as they are."""
         address = self.address
         if not isinstance(error, Unauthorized):
-            if address.origin.startswith(_CONTEXT) and isinstance(error, GpustackError):
+            if address.origin.startswith(_CONTEXT):
                 error.args = (f"{error} [{address.origin}]", *error.args[1:])
             return error
         of = f" (of {address.origin})" if address.origin else ""
@@ -244,8 +240,16 @@ def open_session(env: Mapping[str, str], *, url: str | None = None, key: str | N
     return ServerSession(find_server(env, url=url, key=key), is_dry=bool(env.get(DRY_RUN_VARIABLE)))
 
 
-def unwrap_group(error: BaseException) -> BaseException:
-    """The error inside groups of one, as nurseries wrap it; a group of several errors as it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def run_alone(work: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Run ``work(*args)`` in an event loop of its own; returns or raises what it does. A single error is taken out of
+    the groups that nurseries wrap it in; a group of several errors stays."""
+    import trio
+
+    try:
+        result: T = trio.run(work, *args)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
+    return result

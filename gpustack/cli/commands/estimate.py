@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from gpustack.cli import output, phrase
 from gpustack.cli.command_line import read
 from gpustack.cli.output import Row
-from gpustack.cli.session import Doc, unwrap_group
+from gpustack.cli.session import Doc, run_alone
 from gpustack.cli.source import ModelReference, read_source
 from gpustack.cli.terminal import Terminal, stderr, stdout
 from gpustack.errors import NotFound
@@ -74,8 +74,6 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 def _facts(text: str, env: Mapping[str, str], aside: Terminal) -> tuple[ModelSource, ModelFacts]:
     """What the header of the source says. Raises GpustackError where there is none to be read."""
-    import trio
-
     from gpustack.cli.installation import load_options
 
     asked = read_source(text, Path.cwd())
@@ -88,9 +86,7 @@ def _facts(text: str, env: Mapping[str, str], aside: Terminal) -> tuple[ModelSou
     loaded = load_options([], env)
     aside.draw(f"reading the header of {asked.repo or asked.name}")
     try:
-        return trio.run(_read, asked, loaded, aside)
-    except BaseExceptionGroup as group:
-        raise unwrap_group(group) from None
+        return run_alone(_read, asked, loaded, aside)
     finally:
         aside.clear()
 

@@ -128,9 +128,7 @@ def _from_config(command_line: CommandLine, name: str, env: Mapping[str, str]) -
 
 
 def _from_url(command_line: CommandLine, url: str, env: Mapping[str, str]) -> Imported:
-    import trio
-
-    from gpustack.cli.session import unwrap_group
+    from gpustack.cli.session import run_alone
     from gpustack.remote.http import Timeouts, open_client
 
     _refuse_password(command_line, url)
@@ -140,10 +138,7 @@ def _from_url(command_line: CommandLine, url: str, env: Mapping[str, str]) -> Im
         async with open_client(address, timeouts=Timeouts(stall=30.0)) as client:
             return await _recognized(client, address, command_line, env)
 
-    try:
-        return trio.run(talk)
-    except BaseExceptionGroup as group:
-        raise unwrap_group(group) from None
+    return run_alone(talk)
 
 
 async def _recognized(

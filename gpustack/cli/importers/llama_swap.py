@@ -12,6 +12,7 @@ import attrs
 
 from gpustack.api.mask import holds_secret
 from gpustack.cli.imported import Doc, Imported
+from gpustack.cli.repository import DEFAULT_TAG, pattern_for
 from gpustack.engines.parameters import is_flag
 
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]{1,80})\}")
@@ -199,7 +200,7 @@ def _engine(words: list[str], given: Doc, remarks: list[str]) -> Doc:
             source = _local(path, remarks)
         elif repo is not None:
             repo, _, quant = repo.partition(":")
-            pattern = file or f"*{quant or 'Q4_K_M'}*.gguf"
+            pattern = file or pattern_for(quant or DEFAULT_TAG)
             source = {"source": "huggingface", "huggingface_repo_id": repo, "huggingface_filename": pattern}
         if source:
             left = {*_LLAMA_MODEL, *_HF_REPO, *_HF_FILE, *_DROPPED}

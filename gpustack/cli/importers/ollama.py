@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpustack.cli.imported import Doc, Imported, ImportFault
+from gpustack.cli.repository import DEFAULT_TAG, pattern_for
 from gpustack.remote.http import HttpClient
 from gpustack.text import printable
 
@@ -90,9 +91,9 @@ async def _add(made: Imported, client: HttpClient, tag: Doc) -> None:
 def _source(name: str, details: Mapping[str, Any], remarks: list[str]) -> Doc:
     hub = _HUB.fullmatch(name)
     if hub is not None:
-        quant = hub[2] if hub[2] and hub[2] != "latest" else "Q4_K_M"
-        pattern = quant if quant.endswith(".gguf") else f"*{quant}*.gguf"
-        return {"source": "huggingface", "huggingface_repo_id": hub[1], "huggingface_filename": pattern}
+        quant = hub[2] if hub[2] and hub[2] != "latest" else DEFAULT_TAG
+        file = pattern_for(quant)
+        return {"source": "huggingface", "huggingface_repo_id": hub[1], "huggingface_filename": file}
     parent = details.get("parent_model")
     if isinstance(parent, str) and parent and not parent.startswith("/"):
         remarks.append(
