@@ -26,10 +26,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "gpustack" / "api" / "guide"
-THEME = HERE / "theme"
 ASSETS = ("guide.css", "guide.js")
 LANGUAGES = ("en", "zh")
 WORDS = {
@@ -47,7 +45,6 @@ WORDS = {
         "copy": "Copy",
         "copied": "Copied",
         "other": "中文",
-        "tag": "",
     },
     "zh": {
         "lang": "zh-CN",
@@ -63,7 +60,6 @@ WORDS = {
         "copy": "复制",
         "copied": "已复制",
         "other": "English",
-        "tag": "英文",
     },
 }
 
