@@ -11,6 +11,7 @@ import pytest
 
 from gpustack.api.console_pages import PAGES
 from gpustack.api.resource import all_routes
+from gpustack.engines.registry import engines
 from tests.needs import requires
 
 from .world import World
@@ -110,6 +111,13 @@ def test_the_console_and_the_server_know_the_same_pages() -> None:
     text = (CONSOLE / "src" / "paths.js").read_text()
     shown = {path.split("/")[1] for path in re.findall(r"path: '(/[^']*)'", text)} - {""}
     assert shown <= set(PAGES), shown - set(PAGES)
+
+
+def test_the_form_of_a_model_suggests_every_engine() -> None:
+    text = (CONSOLE / "src" / "pages" / "models" / "form.js").read_text()
+    listed = re.search(r"^const ENGINES = \[(.*)\];$", text, re.MULTILINE)
+    assert listed is not None
+    assert set(re.findall(r"'([^']+)'", listed[1])) == {engine.wire_name for engine in engines()}
 
 
 @pytest.mark.attack("cross-site")
