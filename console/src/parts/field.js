@@ -10,7 +10,7 @@ import { html } from './html.js';
  * @param {string} [props.hint]
  * @param {string} [props.fault]
  * @param {string} [props.type]
- * @param {boolean} [props.rows] more than one line
+ * @param {number} [props.rows] lines, where there may be more than one
  * @param {Array<[string, string]>} [props.options] a choice: values and their words
  */
 export function Field({ label, name, hint, fault, type = 'text', rows, options, ...rest }) {

@@ -7,9 +7,9 @@ import { sayFault, Sentence } from './button.js';
 import { html } from './html.js';
 
 /**
- * The title of a page, what can be done on it, and under it the page itself.
+ * The title of a page, what is said under it, and what can be done on it.
  *
- * @param {{title: any, actions?: any, children?: any, under?: any}} props
+ * @param {{title: any, actions?: any, under?: any}} props
  */
 export function PageHead({ title, actions, under }) {
   return html`<header class="page-head">
