@@ -21,6 +21,7 @@ from gpustack import __version__, durable_file
 from gpustack.cli.checks.ports import daemon_of
 from gpustack.cli.secret_scrubber import SecretScrubber
 from gpustack.cli.session import Doc, ServerSession
+from gpustack.config.datadir import SECRET_FILES
 from gpustack.errors import GpustackError
 from gpustack.text import printable, said_by
 
@@ -36,7 +37,6 @@ _MOST = 8 << 20
 _LINES = 3000
 _COMMAND_WITHIN = 20.0
 _PART_WITHIN = 45.0
-_SECRET_FILES = ("token", "jwt_secret_key", "initial_admin_password", "worker_credential", "forward_key")
 _PACKAGES = (
     "trio",
     "httpx",
@@ -112,7 +112,7 @@ def gather_machine(
     """What this machine tells without a server. Blocks for some seconds."""
     bundle.scrubber.learn_environment(env)
     _learn_process(bundle.scrubber, data_dir)
-    for name in _SECRET_FILES:
+    for name in SECRET_FILES:
         try:
             bundle.scrubber.learn((data_dir / name).read_text(errors="replace")[:4096])
         except OSError:

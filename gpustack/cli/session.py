@@ -59,6 +59,12 @@ class ServerAddress:
     def is_loopback(self) -> bool:
         return is_loopback(self.url)
 
+    @property
+    def must_verify(self) -> bool:
+        """Whether its certificate must be good: that of a server on this machine seldom names loopback, and its address
+        is from our own files."""
+        return not (self.own and self.is_loopback)
+
 
 def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | None = None) -> ServerAddress:
     """The server to talk to: ``url``, else GPUSTACK_SERVER_URL, else the context of GPUSTACK_CONTEXT or the one in
@@ -225,9 +231,8 @@ class ServerSession:
         from gpustack.remote.http import Timeouts, open_client
 
         headers = {} if self.address.key is None else {"authorization": f"Bearer {self.address.key}"}
-        # The certificate of a server on this machine seldom names loopback; its address is from our own files.
-        verify = not (self.address.own and self.address.is_loopback)
-        async with open_client(self.address.url, timeouts=Timeouts(stall=_STALL), verify=verify) as client:
+        timeouts, verify = Timeouts(stall=_STALL), self.address.must_verify
+        async with open_client(self.address.url, timeouts=timeouts, verify=verify) as client:
             if self.is_dry:
                 from gpustack.cli.dry_run import RehearsingClient
 

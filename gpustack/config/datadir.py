@@ -19,10 +19,9 @@ from gpustack.errors import GpustackError
 
 _LOCK = "lock"
 _DATABASE = "database.db"
-SECRETS = (
-    *("token", "jwt_secret_key", "initial_admin_password", "worker_credential", "server_uuid"),
-    *("run", _DATABASE, f"{_DATABASE}-wal"),
-)
+SECRET_FILES = ("token", "jwt_secret_key", "initial_admin_password", "worker_credential")
+"""Names of the files in the directory that hold a secret and nothing else."""
+SECRETS = (*SECRET_FILES, "server_uuid", "run", _DATABASE, f"{_DATABASE}-wal")
 """Names of files and folders in the directory that are secret, or that the daemon trusts."""
 _FOREIGN = frozenset({"alembic_version", "model_instances"})
 _OURS = "changes"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpustack.cli.main import main
+from gpustack.config.datadir import SECRET_FILES
 
 
 @pytest.mark.attack("secret")
@@ -18,8 +19,11 @@ def test_a_bundle_has_what_the_machine_tells_when_no_server_answers(
     data = tmp_path / "data"
     (data / "log" / "serve").mkdir(parents=True)
     data.chmod(0o700)
-    (data / "token").write_text("Hunter2-cluster-token\n")
-    (data / "log" / "serve" / "1.log").write_text("started with Hunter2-cluster-token\n")
+    for name in SECRET_FILES:
+        (data / name).write_text(f"Hunter2-{name}\n")
+    (data / "log" / "serve" / "1.log").write_text(
+        f"started with {' '.join(f'Hunter2-{n}' for n in SECRET_FILES)}\n"
+    )
     env = {"GPUSTACK_DATA_DIR": str(data), "HOME": str(tmp_path), "GPUSTACK_METRICS_PORT": "0"}
     env |= {"GPUSTACK_SERVER_URL": f"http://127.0.0.1:{free_port}", "GPUSTACK_WORKER_METRICS_PORT": "0"}
     target = tmp_path / "b.tar.gz"
@@ -34,7 +38,7 @@ def test_a_bundle_has_what_the_machine_tells_when_no_server_answers(
             if (file := tar.extractfile(one)) is not None
         }
     assert {one["name"] for one in told["files"]} == {*texts}
-    assert texts["logs/engines/1.log"] == "started with ***\n"
+    assert texts["logs/engines/1.log"] == f"started with {' '.join('***' for _ in SECRET_FILES)}\n"
     assert "cannot be reached" in texts["missing.txt"] and "data_dir" in texts["options.txt"]
     assert all(name in texts["README.txt"] for name in texts if name != "README.txt")
     assert not any("Hunter2" in text for text in texts.values())
