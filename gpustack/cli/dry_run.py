@@ -15,7 +15,7 @@ import attrs
 from gpustack.cli.failure import DryRunEnd
 from gpustack.cli.session import DRY_RUN_VARIABLE
 from gpustack.remote.admin_client import AdminClient, Doc
-from gpustack.text import MASK, redacted
+from gpustack.text import MASK, masked_arguments, redacted
 
 _VERBS = {"POST": "create", "PUT": "change", "DELETE": "remove"}
 _SECRET = ("password", "token", "secret", "value", "env", "key")
@@ -146,11 +146,15 @@ def _is_secret(field: str) -> bool:
 def _shown(field: str, value: Any) -> Any:
     if value and not isinstance(value, bool | int | float) and _is_secret(field):
         return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK
-    if isinstance(value, str):
-        return redacted(value)
     if isinstance(value, dict):
         return {name: _shown(str(name), one) for name, one in value.items()}
-    return [_shown("", one) for one in value] if isinstance(value, list | tuple) else value
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    if not all(isinstance(one, str) for one in texts):
+        return [_shown("", one) for one in texts]
+    shown = masked_arguments(texts)
+    return shown[0] if isinstance(value, str) else shown
 
 
 def _drawn(value: Any) -> str:

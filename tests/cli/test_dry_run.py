@@ -259,8 +259,10 @@ def test_no_secret_is_shown_of_what_would_be_sent(
         "HF_TOKEN=Hunter2",
         "-p",
         "api-key=Hunter2",
+        "-p",
+        "hf-token Hunter2",
         str(home / "model.gguf"),
     ]
     assert main([*argv, "--dry-run"], _env(home, api.url)) == 0
     said = capsys.readouterr().out
-    assert "HF_TOKEN" in said and "***" in said and "Hunter2" not in said
+    assert "HF_TOKEN" in said and "--hf-token ***" in said and "Hunter2" not in said
