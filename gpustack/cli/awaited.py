@@ -22,7 +22,6 @@ from gpustack.cli.session import Doc
 from gpustack.errors import BadRequest, Conflict, NotFound
 from gpustack.remote.admin_client import AdminClient
 
-CONDITIONS = ("ready", "scheduled", "stopped", "drained", "gone", "created")
 _SHOWN = 3
 
 
@@ -54,7 +53,7 @@ class Subject:
             return Outlook(bool(await objects_named(client, self.name)), "there is nothing of that name")
         if self.wanted == "gone":
             return await _gone(client, self.name, self.named)
-        assert self.named is not None and self.named.document is not None
+        assert self.named is not None
         try:
             now = await client.get(f"{KINDS[self.named.kind]}/{self.named.document['id']}")
         except NotFound:
@@ -165,6 +164,7 @@ _LOOKS: Mapping[tuple[str, str], Look] = {
     ("worker", "drained"): _worker_drained,
     ("file", "ready"): _file_ready,
 }
+CONDITIONS = (*dict.fromkeys(wanted for _, wanted in _LOOKS), "gone", "created")
 
 
 def _wanted(model: Doc) -> int:

@@ -141,11 +141,11 @@ KINDS = {"model": MODELS, "instance": INSTANCES, "worker": WORKERS, "file": FILE
 
 @attrs.frozen
 class NamedObject:
-    """One that a command line names. ``document`` is ``None`` where there is none of that name."""
+    """One that a command line names."""
 
     kind: str
     name: str
-    document: Doc | None
+    document: Doc
 
     @property
     def api_kind(self) -> str:
@@ -160,18 +160,15 @@ async def objects_named(client: AdminClient, text: str) -> list[NamedObject]:
     """All that ``text`` may mean: ``KIND/NAME``, or the name of a model, instance or worker; numbers of files only
     behind their kind."""
     found = [
-        NamedObject(kind, text, one) for kind, one in await _of_any_kind(client, text) if one is not None
+        NamedObject(kind, text, one)
+        for kind in ("model", "instance", "worker")
+        if (one := await find(client, KINDS[kind], text)) is not None
     ]
     kind, slash, name = text.partition("/")
     if found or not slash or kind not in KINDS:
         return found
     one = await find(client, KINDS[kind], name)
     return [NamedObject(kind, name, one)] if one is not None else []
-
-
-async def _of_any_kind(client: AdminClient, text: str) -> list[tuple[str, Doc | None]]:
-    kinds = ("model", "instance", "worker")
-    return [(kind, await find(client, KINDS[kind], text)) for kind in kinds]
 
 
 async def object_named(client: AdminClient, text: str) -> NamedObject:

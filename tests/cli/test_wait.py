@@ -117,7 +117,7 @@ async def test_what_has_several_meanings_or_none_is_refused_at_once() -> None:
     ).holds
     assert "is never scheduled" in await refused(both, "worker/m", "scheduled", BadRequest)
     assert "There is no model" in await refused(both, "nobody", "ready", NotFound)
-    assert len(CONDITIONS) == len(set(CONDITIONS))
+    assert CONDITIONS == ("ready", "scheduled", "stopped", "drained", "gone", "created")
 
 
 async def test_a_stopped_model_is_one_of_which_nothing_runs() -> None:

@@ -89,7 +89,6 @@ async def _about(client: AdminClient, name: str | None) -> dict[str, str | int]:
         found = await object_named(client, name)
     except NotFound:
         return await _about_former(client, name)
-    assert found.document is not None
     return _filter(found.api_kind, int(found.document["id"]))
 
 
