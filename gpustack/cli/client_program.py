@@ -24,22 +24,6 @@ _OF_THE_USER = ("GPUSTACK_API_KEY",)
 """The program gets a key of its own: that of the user may do more."""
 _PLACE = re.compile(r"\{(url|key|model|home|config)\}")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
-_FIELDS = {
-    *(
-        "title",
-        "programs",
-        "install",
-        "page",
-        "speaks",
-        "arguments",
-        "defaults",
-        "environment",
-        "unset",
-        "files",
-    ),
-    "stays",
-}
-_FILE_FIELDS = {"path", "form", "at", "value", "listed", "initial"}
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +64,10 @@ class ClientProgram:
     def found(self, env: Mapping[str, str]) -> str | None:
         """Where the program is; ``None`` if it is not installed."""
         return next((at for name in self.programs if (at := shutil.which(name, path=env.get("PATH")))), None)
+
+
+_FIELDS = set(attrs.fields_dict(ClientProgram)) - {"name"}
+_FILE_FIELDS = set(attrs.fields_dict(ClientFile))
 
 
 @attrs.frozen(kw_only=True)

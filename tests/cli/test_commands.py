@@ -156,7 +156,8 @@ def test_bench_measures_levels_and_draws_them_within_eighty_columns(shell: Shell
     assert max(map(len, ran.stdout.splitlines())) <= 80
     head, one, two, *_ = ran.stdout.splitlines()
     assert head.startswith("AT ONCE  REQUESTS/S") and [one.split()[0], two.split()[0]] == ["1", "2"]
-    found = json.loads(shell.good(*asked, "--requests=3", "-o", "json"))
+    found = json.loads(shell.good(*asked, "--requests=3", "--seed=0", "-o", "json"))
+    assert found["seed"] == 0
     assert [(one["concurrency"], one["errors"]) for one in found["levels"]] == [(1, {}), (2, {})]
     assert all(one["completed"] <= 3 and one["tokens_per_second"] > 0 for one in found["levels"])
     assert "--concurrency must be numbers" in shell(*asked[:2], "--concurrency=1,x").stderr

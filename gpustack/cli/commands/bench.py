@@ -111,12 +111,13 @@ def _shape(command_line: CommandLine, model: Doc) -> LoadShape:
         raise GpustackError(
             f"{model['name']} is for {', '.join(categories)}: only models for chat and for embeddings can be measured"
         )
+    seed = command_line.whole("--seed")
     return LoadShape(
         model=str(model["name"]),
         kind=kind,
         prompt_words=command_line.whole("--prompt-words", least=1, most=1_000_000) or 100,
         answer_tokens=command_line.whole("--tokens", least=1, most=1_000_000) or 64,
-        seed=command_line.whole("--seed") or 1,
+        seed=1 if seed is None else seed,
     )
 
 

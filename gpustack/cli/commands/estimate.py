@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from gpustack.cli import output, phrase
 from gpustack.cli.command_line import read
+from gpustack.cli.failure import FAILED
 from gpustack.cli.output import Row
 from gpustack.cli.session import Doc, run_alone
 from gpustack.cli.source import ModelReference, read_source
@@ -69,7 +70,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     )
     found = estimated(asked, command_line.many("--gpu"))
     output.show(command_line, found, lambda: "\n".join(_told(found, stdout(env))))
-    return 0 if any(one["fits"] is not False for one in found["places"]) else 1
+    return 0 if any(one["fits"] is not False for one in found["places"]) else FAILED
 
 
 def _facts(text: str, env: Mapping[str, str], aside: Terminal) -> tuple[ModelSource, ModelFacts]:
