@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -107,10 +107,14 @@ class ChangeFeed:
             found.append(batch)
         return found[::-1]
 
-    def changed_since(self, revision: int) -> dict[Item, WatchEvent]:
-        """What has changed since a revision, each record once. Raises ``RevisionExpired``."""
+    def changed_since(self, revision: int) -> Mapping[Item, WatchEvent] | None:
+        """What has changed since a revision, each record once; ``None`` where that is not known any more."""
         self._catch_up()
-        return _items(self._store.changes_since(revision), self._store.snapshot)
+        try:
+            changes = self._store.changes_since(revision)
+        except RevisionExpired:
+            return None
+        return _items(changes, self._store.snapshot)
 
     def _restart(self) -> None:
         """Begin anew at the present revision, and forget the batches before it."""

@@ -15,7 +15,6 @@ from gpustack.domain.access import Principal
 from gpustack.domain.model import Model
 from gpustack.domain.record import table_of
 from gpustack.domain.snapshot import Snapshot
-from gpustack.errors import RevisionExpired
 from gpustack.nursery.wake import Wake
 from gpustack.policy.access import may_see
 from gpustack.server.live_status import LiveStatus
@@ -43,13 +42,12 @@ class Audience(Protocol):
         """Those in which a change may concern it."""
         ...
 
-    @property
-    def resumes(self) -> bool:
-        """Whether it can go on from a revision: whether what it saw before is known from that."""
-        ...
-
     def present(self, snapshot: Snapshot) -> Iterable[Item]:
         """All that it sees now."""
+        ...
+
+    def changed_since(self, revision: int) -> Mapping[Item, WatchEvent] | None:
+        """What has changed for it since a revision; ``None`` where what it saw then is not known."""
         ...
 
     def text(self, item: Item, snapshot: Snapshot) -> bytes | None:
@@ -67,15 +65,12 @@ class WholeCluster:
 
     _feed: ChangeFeed
     _kinds: frozenset[BriefKind]
-    resumes: bool = True
 
     @property
     def tables(self) -> frozenset[str]:
         written = {table_of(CLASSES[kind]) for kind in self._kinds}
-        derived = self._kinds & {
-            BriefKind.MODELS,
-            BriefKind.WORKERS,
-        }  # these show what instances do, and claim
+        # Models and workers show what instances do, and claim.
+        derived = self._kinds & {BriefKind.MODELS, BriefKind.WORKERS}
         return frozenset(written | ({table_of(CLASSES[BriefKind.INSTANCES])} if derived else set()))
 
     def present(self, snapshot: Snapshot) -> Iterable[Item]:
@@ -83,8 +78,14 @@ class WholeCluster:
             if kind in self._kinds:
                 yield from ((kind, key) for key in sorted(snapshot.all(CLASSES[kind])))
 
+    def changed_since(self, revision: int) -> Mapping[Item, WatchEvent] | None:
+        changed = self._feed.changed_since(revision)
+        if changed is None:
+            return None
+        return {item: event for item, event in changed.items() if item[0] in self._kinds}
+
     def text(self, item: Item, snapshot: Snapshot) -> bytes | None:
-        return self._feed.documents.text(*item, snapshot) if item[0] in self._kinds else None
+        return self._feed.documents.text(*item, snapshot)
 
     def event(self, batch: ChangeBatch, snapshot: Snapshot) -> bytes:
         return batch.event(self._kinds)
@@ -96,7 +97,6 @@ class OwnModels:
 
     _principal: Principal
     _document: Callable[[Model], object]
-    resumes: bool = False
     _seen: set[int] = attrs.field(factory=set)
 
     @property
@@ -106,6 +106,10 @@ class OwnModels:
     def present(self, snapshot: Snapshot) -> Iterable[Item]:
         models = snapshot.models
         return [(BriefKind.MODELS, key) for key in sorted(models) if may_see(self._principal, models[key])]
+
+    def changed_since(self, revision: int) -> Mapping[Item, WatchEvent] | None:
+        """What they may see is in no revision."""
+        return None
 
     def text(self, item: Item, snapshot: Snapshot) -> bytes | None:
         model = snapshot.models.get(item[1])
@@ -238,12 +242,7 @@ class ChangeStream:
 
     def _catch_up(self, revision: int) -> None:
         """Tell what has changed since a revision, each record as it is now; everything where that is not known."""
-        changed: Mapping[Item, WatchEvent] | None = None
-        if self._audience.resumes:
-            try:
-                changed = self._feed.changed_since(revision)
-            except RevisionExpired:
-                changed = None
+        changed = self._audience.changed_since(revision)
         if changed is None:
             self._head += _RESET
             self._replay()

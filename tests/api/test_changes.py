@@ -144,6 +144,10 @@ async def test_a_client_that_was_away_is_told_of_each_record_once(world: World) 
         assert console.names == ["change", "synced"]
         assert {key: one["replicas"] for key, one in console.records.items()} == {("models", model.id): 4}
         assert console.revision == world.store.snapshot.revision
+    await deployment.delete_model(world.store, model.id)
+    async with watching(world, f"?since={seen}&kinds=workers") as console:
+        await console.until("synced")
+        assert console.names == ["synced"], "of other kinds it is not told either what was deleted"
 
 
 async def test_a_client_that_cannot_resume_begins_anew(world: World) -> None:
@@ -257,7 +261,7 @@ async def test_what_many_watch_is_made_once_and_nothing_is_done_for_who_does_not
     asked: list[int] = []
     since = ChangeFeed.since
     monkeypatch.setattr(ChangeFeed, "since", lambda feed, seen: (asked.append(seen), since(feed, seen))[1])
-    model, instance, _ = await placed(world)
+    _, instance, _ = await placed(world)
     async with (
         watching(world) as first,
         watching(world) as second,
@@ -274,7 +278,6 @@ async def test_what_many_watch_is_made_once_and_nothing_is_done_for_who_does_not
             lambda tx: tx.insert(ModelFile(worker_id=1, source=source, source_index=source.index))
         )
         assert (await third.until("change"))[0][2]["source_text"] == "/models/tiny.gguf"
-        assert model.id == 1
 
 
 CARDS = tuple(
