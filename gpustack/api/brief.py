@@ -12,7 +12,7 @@ import attrs
 
 from gpustack.domain.artifact import FileState, ModelFile, SourceKind
 from gpustack.domain.device import Device
-from gpustack.domain.instance import Claim, ModelInstance
+from gpustack.domain.instance import Claim, ModelInstance, summed
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.load import UNKNOWN_LOAD, DeviceLoad, WorkerLoad
 from gpustack.domain.model import Model, ModelAccess
@@ -237,7 +237,7 @@ def _claim(claim: Claim) -> Doc:
 
 def brief_worker(worker: Worker, snapshot: Snapshot, load: WorkerLoad) -> Doc:
     status, free = worker.status, snapshot.free(worker)
-    ram, vram = _claimed(snapshot, worker.id)
+    claimed = summed(claim for _, claim in snapshot.claims_on(worker.id))
     loads = device_loads(load, len(status.gpu_devices))
     return _brief(
         id=worker.id,
@@ -254,7 +254,7 @@ def brief_worker(worker: Worker, snapshot: Snapshot, load: WorkerLoad) -> Doc:
         taints=plain(worker.taints) or None,
         version=worker.version_running,
         cpu=_brief(total=status.cpu.total, utilization=_rate(load.cpu)),
-        memory=_brief(total=status.memory.total, claimed=ram, used=load.memory.used, free=free.ram),
+        memory=_brief(total=status.memory.total, claimed=claimed.ram, used=load.memory.used, free=free.ram),
         model_bytes_free=worker.model_bytes_free,
         gpu_devices=[
             _brief(
@@ -262,7 +262,7 @@ def brief_worker(worker: Worker, snapshot: Snapshot, load: WorkerLoad) -> Doc:
                 name=device.name,
                 type=device.type,
                 total=device.memory.total,
-                claimed=vram.get(device.index),
+                claimed=claimed.vram.get(device.index),
                 free=free.vram.get(device.index),
                 fault=device.fault,
                 **_measured(device, measured),
@@ -276,15 +276,6 @@ def brief_worker(worker: Worker, snapshot: Snapshot, load: WorkerLoad) -> Doc:
 def _drain(worker: Worker, snapshot: Snapshot) -> Doc | None:
     progress = drain_progress(worker, snapshot) if worker.draining else None
     return None if progress is None else _brief(of=progress.of, left=len(progress.left))
-
-
-def _claimed(snapshot: Snapshot, worker_id: int) -> tuple[int, dict[int, int]]:
-    ram, vram = 0, dict[int, int]()
-    for _, claim in snapshot.claims_on(worker_id):
-        ram += claim.ram
-        for index, size in claim.vram.items():
-            vram[index] = vram.get(index, 0) + size
-    return ram, vram
 
 
 def _measured(device: Device, load: DeviceLoad) -> Doc:

@@ -118,9 +118,8 @@ async def _asset(call: ApiCall) -> ApiResponse:
 
 async def _page(call: ApiCall) -> ApiResponse:
     if not wants_page(call.request):
-        path = (
-            call.request.path
-        )  # perhaps an OpenAI client whose base URL lacks /v1: it reads another form than ours
+        # Perhaps an OpenAI client whose base URL lacks /v1: it reads another form than ours.
+        path = call.request.path
         problem = problem_of_status(
             404, f"There is nothing at {path}; the documentation of the API is at /docs"
         )

@@ -11,7 +11,7 @@ import attrs
 import orjson
 import outcome
 
-from gpustack.domain.instance import Claim
+from gpustack.domain.instance import Claim, summed
 from gpustack.domain.load import WorkerLoad
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.worker import Worker
@@ -100,13 +100,8 @@ class RenderContext:
 
     def allocated(self, worker_id: int) -> Claim:
         """The sum of all claims on a worker, in bytes."""
-        ram, vram = 0, dict[int, int]()
-        for instance, claim in self.snapshot.claims_on(worker_id):
-            if instance.placement is not None:
-                ram += claim.ram
-                for index, size in claim.vram.items():
-                    vram[index] = vram.get(index, 0) + size
-        return Claim(ram=ram, vram=vram)
+        claims = self.snapshot.claims_on(worker_id)
+        return summed(claim for instance, claim in claims if instance.placement is not None)
 
     def worker(self, worker_id: int | None) -> Worker | None:
         return self.snapshot.get(Worker, worker_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import attrs
@@ -141,6 +141,16 @@ class ModelInstance(Record):
     def worker_id(self) -> int | None:
         """The main worker, once placed."""
         return None if self.placement is None else self.placement.worker_id
+
+
+def summed(claims: Iterable[Claim]) -> Claim:
+    """All of them together."""
+    ram, vram = 0, dict[int, int]()
+    for claim in claims:
+        ram += claim.ram
+        for index, size in claim.vram.items():
+            vram[index] = vram.get(index, 0) + size
+    return Claim(ram=ram, vram=vram)
 
 
 def place_of(instance: ModelInstance) -> Placement | None:

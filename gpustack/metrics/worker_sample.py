@@ -8,7 +8,7 @@ import attrs
 from prometheus_client.metrics_core import Metric as Family
 
 from gpustack.domain.device import Device, DeviceCore
-from gpustack.domain.instance import ModelInstance, claims_of
+from gpustack.domain.instance import ModelInstance, claims_of, summed
 from gpustack.domain.worker import Filesystem, WorkerStatus
 
 from . import registry
@@ -66,17 +66,10 @@ def engine_families(state: WorkerObservation) -> list[Family]:
     return raw_families(read_pages(state.scraped))
 
 
-def allocated(instances: Iterable[ModelInstance], worker_id: int) -> dict[int, int]:
+def allocated(instances: Iterable[ModelInstance], worker_id: int) -> Mapping[int, int]:
     """The bytes that instances claim of each accelerator of a worker, by its index."""
-    found: dict[int, int] = {}
-    for instance in instances:
-        if instance.placement is None:
-            continue
-        for where, claim in claims_of(instance.placement):
-            if where == worker_id:
-                for index, size in claim.vram.items():
-                    found[index] = found.get(index, 0) + size
-    return found
+    places = (instance.placement for instance in instances if instance.placement is not None)
+    return summed(claim for place in places for where, claim in claims_of(place) if where == worker_id).vram
 
 
 def _machine(node: tuple[object, ...], status: WorkerStatus, samples: Samples) -> None:

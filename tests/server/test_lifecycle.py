@@ -18,9 +18,9 @@ WRITER = "server/lifecycle.py"
 """The one module that may move instances, by way of the store."""
 STORE = "store/transaction.py"
 PURE = "policy/"
+"""Writes nothing: a state there is part of a question, such as what a drain leads to."""
 SIMULATION = "server/simulation.py"
 """Plays the loops on snapshots that are stored nowhere."""
-"""Writes nothing: a state there is part of a question, such as what a drain leads to."""
 
 NAMED = {name: value for name, value in vars(lifecycle).items() if isinstance(value, Move)}
 """The moves that the server asks for by name."""
