@@ -26,7 +26,7 @@ from ..manifest import (
 )
 from ..problems import Problem
 from ..route import ApiCall, ApiResponse, ApiRoute, tagged
-from ..shape import AnyJson, Array, Boolean, Document, Integer, Nullable, QueryParameter, Text
+from ..shape import AnyJson, Array, Boolean, Document, QueryParameter, Text
 from ..view import Doc, plain
 
 MOST_DOCUMENTS = 1000
@@ -150,18 +150,6 @@ CHANGES = Array(
             "fields": FIELD_CHANGES,
         },
         note="change is created, changed or unchanged; fields are those that differ, with secrets masked.",
-    )
-)
-FAULTS = Array(
-    Document(
-        name="ManifestFault",
-        fields={
-            "document": Integer(least=0),
-            "field": Text(),
-            "sentence": Text(),
-            "first": Nullable(Integer(least=0)),
-        },
-        note="Which of the documents (from 0), which of its fields, and what is wrong with it.",
     )
 )
 

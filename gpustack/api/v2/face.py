@@ -45,13 +45,13 @@ class Face:
     views: tuple[str, ...] = ()
     """The names of the schemas of documents that ``translation`` shows, whatever the path that answers them."""
     parameters: Mapping[str, Parameter] = attrs.field(factory=dict)
-    page_keys: tuple[str, ...] = ("items", "pagination")
-    """The keys of a list's envelope; further ones of ours are left out."""
 
 
 _AS_WRITTEN = Face(path=PREFIX)
 """For routes that are written for ``/v2``."""
 _NONE = Translation()
+_ENVELOPE = ("items", "pagination")
+"""The keys of a list; further ones, which ours have for OpenAI's clients, are left out."""
 
 
 def v2_routes(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
@@ -153,7 +153,7 @@ class _TranslatedRoute:
         snapshot = context.store.snapshot
         if not self.ours.listed:
             return attrs.evolve(response, document=shows.show(document, snapshot))
-        page = {key: document[key] for key in self.face.page_keys if key in document}
+        page = {key: document[key] for key in _ENVELOPE if key in document}
         page["items"] = [shows.show(item, snapshot) for item in document["items"]]
         return attrs.evolve(response, document=page)
 

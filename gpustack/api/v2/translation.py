@@ -60,8 +60,6 @@ class Translation:
     """The differences of one kind of documents."""
 
     differences: tuple[Difference, ...] = ()
-    hidden: frozenset[str] = frozenset()
-    """Fields of ours that they take for something else."""
     owned: frozenset[str] = frozenset()
     """Fields that only a server writes: clients that send back what they have read do not mean them."""
 
@@ -83,9 +81,8 @@ class Translation:
 
     def show(self, document: Doc, snapshot: Snapshot) -> Doc:
         """Our document with what theirs has more or otherwise."""
-        made = {name: value for name, value in document.items() if name not in self.hidden}
-        made.update((row.field, row.shows(document, snapshot)) for row in self.differences if row.shows)
-        return made
+        theirs = {row.field: row.shows(document, snapshot) for row in self.differences if row.shows}
+        return {**document, **theirs}
 
     @property
     def shown(self) -> frozenset[str]:
