@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
+
+import attrs
 
 from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState, Party
 from gpustack.domain.worker import Worker
 from gpustack.server.audit_trail import CLUSTER_EVENTS_KEPT
-from gpustack.store import event_history
+from gpustack.store import Store, event_history
 
 from .stream import streaming
 from .world import World
+
+
+@attrs.frozen
+class SlowStore:
+    """A store in which something happens before the answer of a query of events has arrived."""
+
+    store: Store
+    after_page: Callable[[], Awaitable[None]]
+
+    async def query(self, read: Any) -> Any:
+        found = await self.store.query(read)
+        await self.after_page()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
 
 
 async def test_what_happens_is_listed_by_object_and_by_whom(world: World) -> None:
@@ -86,6 +106,22 @@ async def test_events_are_watched_as_they_come(world: World) -> None:
         assert (await cordons.event())["data"]["kind"] == "worker.cordoned"
         await world.store.write(lambda tx: tx.delete(ModelInstance, instance.id))
         assert (await everything.event())["data"]["object"]["name"] == "tiny-0"
+
+
+async def test_what_happens_while_the_present_ones_are_read_is_told(world: World) -> None:
+    """Though another watcher has read it by then."""
+    worker, _ = await world.worker("node")
+
+    async def cordoned() -> None:
+        await world.store.write(lambda tx: tx.change(Worker, worker.id, cordoned=True))
+        await world.context.events.refresh()
+
+    slow = SlowStore(world.store, after_page=cordoned)
+    path = "/v1/events?watch=true&sync=1"
+    async with streaming(world.rebuilt(store=slow), path, world.keys[world.admin.id], room=100) as stream:
+        assert (await stream.event())["data"]["kind"] == "worker.joined"
+        assert (await stream.event())["type"] == 6
+        assert (await stream.event())["data"]["kind"] == "worker.cordoned"
 
 
 async def test_events_are_bounded_in_number_of_each_object_and_in_age(world: World) -> None:

@@ -130,6 +130,7 @@ async def _watch(call: ApiCall, wanted: EventFilter, most: int) -> ApiResponse:
     """The newest events that there are, the oldest of them first; then the later ones."""
     context, caller = call.context, call.caller
     await context.events.refresh()
+    last = context.events.last  # another watcher may read on meanwhile
     read = partial(event_history.page, wanted=wanted, skip=0, most=most)
     found = (await context.store.query(read))[::-1]
     stream = ClusterEventStream(
@@ -140,7 +141,7 @@ async def _watch(call: ApiCall, wanted: EventFilter, most: int) -> ApiResponse:
         allowed=lambda: still_admitted(context, caller),
         guards=guards_of(caller),
         first=found,
-        seen=max(context.events.last, found[-1].id if found else 0),
+        seen=max(last, found[-1].id if found else 0),
         marked=call.query.flag("sync"),
     )
     return event_stream(stream)
