@@ -44,7 +44,7 @@ def write_record(log_file: Path, record: LaunchRecord) -> None:
     """Blocking; raises ``OSError``."""
     path = record_file(log_file)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    durable_file.write(path, encode(record))
+    durable_file.write(path, encode(record), sync=False)  # no engine need wait for the disk
 
 
 def read_record(log_file: Path) -> LaunchRecord | None:
