@@ -158,9 +158,10 @@ class Reader:
                 assert block.is_printed(said), f"{block.place}: printed is\n{said}"
 
     def tidy(self) -> None:
-        """Remove the models that a page has left."""
-        for model in self.daemon.call("GET", "/v1/models?perPage=-1")[1]["items"]:
-            self.daemon.call("DELETE", f"/v1/models/{model['id']}")
+        """Remove the models and keys that a page has left: another one may make them under the same names."""
+        for kind in ("models", "api-keys"):
+            for one in self.daemon.call("GET", f"/v1/{kind}?perPage=-1")[1]["items"]:
+                self.daemon.call("DELETE", f"/v1/{kind}/{one['id']}")
 
     def env(self) -> dict[str, str]:
         clean = {
@@ -225,7 +226,10 @@ RUN = [
 
 
 def test_a_first_model_comes_up_as_the_guide_says(reader: Reader) -> None:
-    reader.follow(_blocks(GUIDE / "first-model.md", lambda block: block.is_run))
+    try:
+        reader.follow(_blocks(GUIDE / "first-model.md", lambda block: block.is_run))
+    finally:
+        reader.tidy()
 
 
 @pytest.mark.slow
