@@ -120,7 +120,7 @@ def test_every_option_of_a_usage_text_is_read_by_the_program(name: str) -> None:
 @pytest.mark.parametrize("name", sorted({*names()} - GENERATED))
 def test_every_verb_of_a_usage_text_is_read_by_the_program(name: str) -> None:
     verbs = [verb for step in EVERY[name].steps for verb in step.verbs]
-    for verb in verbs[1 if name in ("db", "debug") else 0 :]:  # of the only one, or the last that is left, no program asks
+    for verb in verbs[1 if name in ("db", "debug") else 0 :]:  # no program asks for the only one
         assert f'"{verb}"' in SOURCES, verb
 
 
