@@ -27,6 +27,7 @@ const SETTINGS = {
   bundle: true,
   format: 'esm',
   minify: true,
+  charset: 'utf8',
   target: ['chrome109', 'firefox115', 'safari16.4'],
   legalComments: 'none',
   logLevel: 'warning',

@@ -5,8 +5,8 @@ const PATHS = {
   'model-instance': (/** @type {any} */ one) => `/instances/${one.id}`,
   worker: (/** @type {any} */ one) => `/cluster/${one.id}`,
   'model-file': () => '/files',
-  user: () => '/access',
-  'api-key': () => '/access',
+  user: (/** @type {any} */ one) => `/access?q=${encodeURIComponent(one.name ?? '')}`,
+  'api-key': (/** @type {any} */ one) => `/access?tab=keys&key=${encodeURIComponent(one.name ?? '')}`,
 };
 
 /** The address of an object, `null` where it has none. @param {{kind: string, id: number} | null | undefined} object */

@@ -22,4 +22,9 @@ export default {
   warning: 'warning',
   notice: 'notice',
   info: 'info',
+  active: 'active',
+  done: 'done',
+  expired: 'expired',
+  off: 'off',
+  refused: 'refused',
 };

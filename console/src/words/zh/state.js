@@ -22,4 +22,9 @@ export default {
   warning: '警告',
   notice: '提示',
   info: '信息',
+  active: '有效',
+  done: '完成',
+  expired: '已过期',
+  off: '已停用',
+  refused: '已拒绝',
 };
