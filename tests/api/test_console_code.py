@@ -6,6 +6,7 @@ import ast
 import json
 import shlex
 import subprocess
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,26 @@ def test_a_search_marks_every_place_whatever_the_case() -> None:
         "",
     ]
     assert called("instance/lines.js", "partsOf", "nothing", "error") == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "most"), [("2026-02-25", "2026-03-02", 6), ("2024-01-01", "2026-12-31", 37)]
+)
+def test_bars_of_usage_stand_for_every_day_once(start: str, end: str, most: int) -> None:
+    periods = called("usage/sums.js", "periodsOf", start, end)
+    days = [
+        (date.fromisoformat(one["from"]) + timedelta(later)).isoformat()
+        for one in periods
+        for later in range((date.fromisoformat(one["to"]) - date.fromisoformat(one["from"])).days + 1)
+    ]
+    assert len(periods) == most
+    assert (days[0], days[-1], len(days)) == (start, end, len(set(days)))
+
+
+def test_events_are_read_whole_however_their_lines_are_cut_and_each_is_kept_once() -> None:
+    told = called(
+        "events/told.js", "readLines", '{"type":1,"data":{"id":7}}\n\n{"type":6,"data":null}\n\n{"ty'
+    )
+    assert told == {"events": [{"id": 7}], "synced": True, "rest": '{"ty'}
+    merged = called("events/told.js", "merged", [{"id": 9}, {"id": 7}], [{"id": 8}, {"id": 7}])
+    assert [one["id"] for one in merged] == [9, 8, 7]

@@ -1,7 +1,7 @@
 // The settings of this server: values with their origins. They are changed where they are written, and take effect at the next start.
 
-import { Empty } from '../parts/button.js';
-import { Search } from '../parts/field.js';
+import { NoMatch } from '../parts/button.js';
+import { Search, Segments } from '../parts/field.js';
 import { html } from '../parts/html.js';
 import { Fault, PageHead, useFetched, Waiting } from '../parts/page.js';
 import { setQuery } from '../router.js';
@@ -20,11 +20,9 @@ export default function SettingsPage({ query }) {
   return html`<${PageHead} title=${t('nav.settings')} under=${value ? t('settings.summary', { n: all.filter((one) => !one.is_default).length, of: all.length }) : null} />
     <div class="tools">
       <${Search} label=${t('settings.search')} value=${search} onInput=${(/** @type {string} */ q) => setQuery({ q })} />
-      <div class="segments" role="group" aria-label=${t('settings.show')}>
-        ${[false, true].map((one) => html`<button type="button" aria-pressed=${one === changed ? 'true' : 'false'} onClick=${() => setQuery({ show: one ? 'changed' : '' })}>${t(one ? 'settings.changed' : 'settings.all')}</button>`)}
-      </div>
+      <${Segments} label=${t('settings.show')} values=${[false, true]} now=${changed} word=${(/** @type {boolean} */ one) => t(one ? 'settings.changed' : 'settings.all')} onChoose=${(/** @type {boolean} */ one) => setQuery({ show: one ? 'changed' : '' })} />
     </div>
     ${fault ? html`<${Fault} text=${fault} again=${again} />` : !value ? html`<${Waiting} lines=${6} />` : null}
-    ${value && !shown.length ? html`<${Empty} title=${t('settings.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />` : null}
+    ${value && !shown.length ? html`<${NoMatch} title=${t('settings.no-match')} onAll=${() => setQuery({ q: '', show: '' })} />` : null}
     ${groups.map((group) => html`<section key=${group}><h2>${known(`settings.of-${group}`) ?? group}</h2><${Settings} items=${shown.filter((one) => one.group === group)} /></section>`)}`;
 }

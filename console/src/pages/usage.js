@@ -6,6 +6,7 @@ import { number, short } from '../format.js';
 import { store } from '../live.js';
 import { Meter } from '../parts/bar.js';
 import { Empty } from '../parts/button.js';
+import { Segments, Tool } from '../parts/field.js';
 import { html } from '../parts/html.js';
 import { Fault, PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Table } from '../parts/table.js';
@@ -49,23 +50,17 @@ export default function Usage({ query }) {
   const wanted = { by, start_date: asked.start, end_date: asked.end, user_ids: asked.user, model_ids: asked.model };
   const csv = withQuery('/v1/usage', { ...wanted, format: 'csv' });
   const span = (/** @type {number} */ days) => setQuery({ days: days === USUAL ? '' : String(days), from: '', to: '' });
-  const day = (/** @type {string} */ name) => (/** @type {any} */ event) => setQuery({ from: asked.start, to: asked.end, days: '', [name]: event.currentTarget.value });
+  const day = (/** @type {string} */ name) => (/** @type {string} */ value) => setQuery({ from: asked.start, to: asked.end, days: '', [name]: value });
   return html`<${PageHead} title=${t('nav.usage')} under=${isAdmin.value ? t('usage.all') : t('usage.own')} actions=${html`<a class="button" href=${csv} download>${t('usage.csv')}</a>`} />
     <div class="tools">
       <${Segments} label=${t('usage.by')} values=${asked.groups} now=${asked.group} word=${(/** @type {string} */ one) => t(`usage.by-${one}`)} onChoose=${(/** @type {string} */ one) => setQuery({ by: one === 'model' ? '' : one })} />
       <${Segments} label=${t('usage.span')} values=${SPANS} now=${asked.days} word=${(/** @type {number} */ one) => t('usage.days', { n: one })} onChoose=${span} />
-      <label class="choice"><span>${t('usage.from')}</span><input type="date" value=${asked.start} max=${asked.end} onChange=${day('from')} /></label>
-      <label class="choice"><span>${t('usage.to')}</span><input type="date" value=${asked.end} min=${asked.start} onChange=${day('to')} /></label>
+      <${Tool} label=${t('usage.from')} type="date" value=${asked.start} max=${asked.end} onChoose=${day('from')} />
+      <${Tool} label=${t('usage.to')} type="date" value=${asked.end} min=${asked.start} onChoose=${day('to')} />
       <${Segments} label=${t('usage.show')} values=${['tokens', 'requests']} now=${asked.measure} word=${(/** @type {string} */ one) => t(`usage.${one}`)} onChoose=${(/** @type {string} */ one) => setQuery({ show: one === 'tokens' ? '' : one })} />
     </div>
     <${Shown} key=${JSON.stringify(wanted)} wanted=${wanted} asked=${asked} />`;
 }
-
-/** @param {{label: string, values: any[], now: any, word: (value: any) => string, onChoose: (value: any) => void}} props */
-const Segments = ({ label, values, now, word, onChoose }) =>
-  html`<div class="segments" role="group" aria-label=${label}>
-    ${values.map((one) => html`<button type="button" aria-pressed=${one === now ? 'true' : 'false'} onClick=${() => onChoose(one)}>${word(one)}</button>`)}
-  </div>`;
 
 /** @param {{wanted: any, asked: ReturnType<typeof askedOf>}} props */
 function Shown({ wanted, asked }) {

@@ -61,3 +61,7 @@ export const Sentence = ({ tone = 'quiet', actions, detail, children }) =>
 /** Where there is nothing yet, and what to do about that. @param {{title: string, actions?: any, children?: any}} props */
 export const Empty = ({ title, actions, children }) =>
   html`<div class="empty"><h2>${title}</h2><div>${children}</div>${actions ? html`<div class="actions">${actions}</div>` : null}</div>`;
+
+/** Where filters leave nothing. @param {{title: string, onAll: () => void, children?: any}} props */
+export const NoMatch = ({ title, onAll, children }) =>
+  html`<${Empty} title=${title} actions=${html`<button type="button" class="button" onClick=${onAll}>${t('common.show-all')}</button>`}>${children}<//>`;

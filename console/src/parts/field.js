@@ -57,3 +57,25 @@ export const Search = ({ value, onInput, label }) =>
     value=${value}
     onInput=${(/** @type {any} */ event) => onInput(event.currentTarget.value)}
   />`;
+
+/**
+ * One of a few, side by side.
+ *
+ * @param {{label: string, values: any[], now: any, word: (value: any) => string, onChoose: (value: any) => void}} props
+ */
+export const Segments = ({ label, values, now, word, onChoose }) =>
+  html`<div class="segments" role="group" aria-label=${label}>
+    ${values.map((one) => html`<button type="button" aria-pressed=${one === now ? 'true' : 'false'} onClick=${() => onChoose(one)}>${word(one)}</button>`)}
+  </div>`;
+
+/**
+ * A control among the tools above a list: one of many, or a day.
+ *
+ * @param {{label: string, value: any, onChoose: (value: string) => void, options?: Array<[any, string]>, type?: string}} props
+ */
+export const Tool = ({ label, value, onChoose, options, ...rest }) => {
+  const changed = (/** @type {any} */ event) => onChoose(event.currentTarget.value);
+  return html`<label class="choice"><span>${label}</span>${options
+    ? html`<select value=${value} onChange=${changed}>${options.map(([key, word]) => html`<option value=${key}>${word}</option>`)}</select>`
+    : html`<input value=${value} onChange=${changed} ...${rest} />`}</label>`;
+};

@@ -5,9 +5,9 @@ import { del, post, put } from '../../api.js';
 import { dateTime } from '../../format.js';
 import { store } from '../../live.js';
 import { Badge } from '../../parts/badge.js';
-import { Button, Empty } from '../../parts/button.js';
+import { Button, Empty, NoMatch } from '../../parts/button.js';
 import { confirm, FormDialog } from '../../parts/dialog.js';
-import { Check, Field, Search } from '../../parts/field.js';
+import { Check, Field, Search, Tool } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { Menu } from '../../parts/menu.js';
 import { Fault, useFetched, Waiting } from '../../parts/page.js';
@@ -53,10 +53,7 @@ export function Keys() {
   return html`<div class="tools">
       <${Search} label=${t('access.search-keys')} value=${search} onInput=${(/** @type {string} */ key) => setQuery({ key })} />
       ${withKeys.length > 1 || owner
-        ? html`<label class="choice"><span>${t('access.owner')}</span><select value=${owner ?? ''} onChange=${(/** @type {any} */ event) => setQuery({ owner: event.currentTarget.value })}>
-            <option value="">${t('access.everybody')}</option>
-            ${[...new Set([...withKeys, ...(owner ? [owner] : [])])].map((id) => html`<option value=${id}>${names.get(id) ?? id}</option>`)}
-          </select></label>`
+        ? html`<${Tool} label=${t('access.owner')} value=${owner ?? ''} onChoose=${(/** @type {string} */ id) => setQuery({ owner: id })} options=${[['', t('access.everybody')], ...[...new Set([...withKeys, ...(owner ? [owner] : [])])].map((id) => [id, names.get(id) ?? id])]} />`
         : null}
       <span class="spring"></span>${make}
     </div>
@@ -65,7 +62,7 @@ export function Keys() {
       rows=${shown}
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
-      empty=${html`<${Empty} title=${t('access.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ key: '', owner: '' })}>${t('common.show-all')}</button>`} />`}
+      empty=${html`<${NoMatch} title=${t('access.no-match')} onAll=${() => setQuery({ key: '', owner: '' })} />`}
       columns=${columnsFor(admin ? ownerOf : null, setOpen, again)}
     />${dialog}`;
 }

@@ -3,7 +3,7 @@
 import { useState } from 'preact/hooks';
 import { del, post, put } from '../../api.js';
 import { Badge } from '../../parts/badge.js';
-import { Button, Empty } from '../../parts/button.js';
+import { Button, NoMatch } from '../../parts/button.js';
 import { confirm, Dialog, FormDialog } from '../../parts/dialog.js';
 import { Check, Field, Search } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
@@ -44,7 +44,7 @@ export function Users() {
       rows=${shown}
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
-      empty=${html`<${Empty} title=${t('access.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '' })}>${t('common.show-all')}</button>`} />`}
+      empty=${html`<${NoMatch} title=${t('access.no-match')} onAll=${() => setQuery({ q: '' })} />`}
       columns=${columnsFor(setOpen, done)}
     />
     ${open ? html`<${Dialogs} open=${open} setOpen=${setOpen} close=${close} done=${done} />` : null}`;

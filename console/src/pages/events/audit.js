@@ -7,15 +7,15 @@ import { Badge } from '../../parts/badge.js';
 import { Button, Empty, sayFault } from '../../parts/button.js';
 import { Code } from '../../parts/copy.js';
 import { Dialog } from '../../parts/dialog.js';
-import { Search } from '../../parts/field.js';
+import { Search, Segments, Tool } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Table } from '../../parts/table.js';
 import { Ago } from '../../parts/time.js';
 import { place, setQuery } from '../../router.js';
 import { t } from '../../words.js';
-import { merged } from './follow.js';
 import { Thing } from './happened.js';
+import { merged } from './told.js';
 
 const AT_ONCE = 100;
 const HEIGHT = 56;
@@ -42,18 +42,13 @@ export function Audit() {
     const timer = setTimeout(() => setSettled(asked), SETTLED);
     return () => clearTimeout(timer);
   }, [key]);
-  const day = (/** @type {string} */ name) => (/** @type {any} */ event) => setQuery({ [name]: event.currentTarget.value });
+  const set = (/** @type {string} */ name) => (/** @type {string} */ value) => setQuery({ [name]: value });
   return html`<div class="tools">
-      <${Search} label=${t('events.search-audit')} value=${at('find')} onInput=${(/** @type {string} */ find) => setQuery({ find })} />
-      <label class="choice"><span>${t('events.action')}</span><select value=${asked.action} onChange=${day('action')}>
-        <option value="">${t('events.everything')}</option>
-        ${ACTIONS.map((one) => html`<option value=${one}>${one}…</option>`)}
-      </select></label>
-      <div class="segments" role="group" aria-label=${t('events.outcome')}>
-        ${OUTCOMES.map((one) => html`<button type="button" aria-pressed=${one === asked.outcome ? 'true' : 'false'} onClick=${() => setQuery({ outcome: one })}>${t(`events.outcome-${one || 'any'}`)}</button>`)}
-      </div>
-      <label class="choice"><span>${t('usage.from')}</span><input type="date" value=${at('from')} max=${at('to')} onChange=${day('from')} /></label>
-      <label class="choice"><span>${t('usage.to')}</span><input type="date" value=${at('to')} min=${at('from')} onChange=${day('to')} /></label>
+      <${Search} label=${t('events.search-audit')} value=${at('find')} onInput=${set('find')} />
+      <${Tool} label=${t('events.action')} value=${asked.action} onChoose=${set('action')} options=${[['', t('events.everything')], ...ACTIONS.map((one) => [one, `${one}…`])]} />
+      <${Segments} label=${t('events.outcome')} values=${OUTCOMES} now=${asked.outcome} word=${(/** @type {string} */ one) => t(`events.outcome-${one || 'any'}`)} onChoose=${set('outcome')} />
+      <${Tool} label=${t('usage.from')} type="date" value=${at('from')} max=${at('to')} onChoose=${set('from')} />
+      <${Tool} label=${t('usage.to')} type="date" value=${at('to')} min=${at('from')} onChoose=${set('to')} />
       <span class="spring"></span>
       <a class="button" href=${withQuery('/v1/audit-events/export', { ...asked, format: 'csv' })} download>${t('usage.csv')}</a>
     </div>

@@ -3,29 +3,13 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, send, withQuery } from '../../api.js';
 import { sayFault } from '../../parts/button.js';
+import { merged, readLines } from './told.js';
 
-/** Events in one answer, and at most on the page. */
+/** Events in one answer. */
 export const AT_ONCE = 200;
-const MOST = 10_000;
 /** The server sends a line every 15 s. */
 const SILENCE = 40_000;
 const LONGEST_PAUSE = 15_000;
-const SYNCED = 6;
-
-/** The complete lines of what came, and the rest. @param {string} text @returns {{events: any[], synced: boolean, rest: string}} */
-export function readLines(text) {
-  const lines = text.split('\n');
-  const rest = lines.pop() ?? '';
-  const told = lines.filter((line) => line.trim()).map((line) => JSON.parse(line));
-  return { events: told.filter((one) => one.data).map((one) => one.data), synced: told.some((one) => one.type === SYNCED), rest };
-}
-
-/** Without those that are there already, the newest first. @param {any[]} known @param {any[]} more */
-export function merged(known, more) {
-  const there = new Set(known.map((one) => one.id));
-  const fresh = more.filter((one) => !there.has(one.id));
-  return fresh.length ? [...known, ...fresh].sort((a, b) => b.id - a.id).slice(0, MOST) : known;
-}
 
 /**
  * The events that a query selects, kept up to date while the page is looked at.

@@ -9,7 +9,7 @@ import { Badge } from '../../parts/badge.js';
 import { Button, Empty } from '../../parts/button.js';
 import { Dialog } from '../../parts/dialog.js';
 import { Code } from '../../parts/copy.js';
-import { Search } from '../../parts/field.js';
+import { Search, Segments, Tool } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
@@ -33,13 +33,8 @@ export function Happened() {
   const only = model ? t('events.only-model', { name: store.models.value.get(model)?.name ?? `#${model}` }) : worker ? t('events.only-worker', { name: store.workers.value.get(worker)?.name ?? `#${worker}` }) : '';
   return html`<div class="tools">
       <${Search} label=${t('events.search')} value=${query.get('q') ?? ''} onInput=${(/** @type {string} */ q) => setQuery({ q })} />
-      <label class="choice"><span>${t('events.about')}</span><select value=${kind} onChange=${(/** @type {any} */ event) => setQuery({ object: event.currentTarget.value })}>
-        <option value="">${t('events.everything')}</option>
-        ${KINDS.map((one) => html`<option value=${one}>${t(`events.kind-${one}`)}</option>`)}
-      </select></label>
-      <div class="segments" role="group" aria-label=${t('events.severity')}>
-        ${SEVERITIES.map((one) => html`<button type="button" aria-pressed=${one === severity ? 'true' : 'false'} onClick=${() => setQuery({ severity: one })}>${t(`events.least-${one || 'info'}`)}</button>`)}
-      </div>
+      <${Tool} label=${t('events.about')} value=${kind} onChoose=${(/** @type {string} */ object) => setQuery({ object })} options=${[['', t('events.everything')], ...KINDS.map((one) => [one, t(`events.kind-${one}`)])]} />
+      <${Segments} label=${t('events.severity')} values=${SEVERITIES} now=${severity} word=${(/** @type {string} */ one) => t(`events.least-${one || 'info'}`)} onChoose=${(/** @type {string} */ one) => setQuery({ severity: one })} />
     </div>
     ${only ? html`<p class="narrowed">${only} <button type="button" class="button" onClick=${() => setQuery({ model: '', worker: '' })}>${t('common.show-all')}</button></p>` : null}
     <${List} key=${JSON.stringify(asked)} asked=${asked} search=${query.get('q') ?? ''} />`;
