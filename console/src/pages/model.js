@@ -37,6 +37,8 @@ export default function Model({ params }) {
   ];
   const items = [
     { text: t('common.edit'), act: () => setQuery({ tab: 'edit' }) },
+    { text: t('nav.events'), act: () => go(`/events?model=${brief.id}`) },
+    { text: t('nav.usage'), act: () => go(`/usage?model=${brief.id}&by=user`) },
     {
       text: t('common.delete'),
       danger: true,

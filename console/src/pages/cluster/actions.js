@@ -8,6 +8,7 @@ import { Field } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { Fault, useFetched, Waiting } from '../../parts/page.js';
 import { toast } from '../../parts/toast.js';
+import { go } from '../../router.js';
 import { t } from '../../words.js';
 import { LINES } from '../models/spec.js';
 
@@ -30,6 +31,7 @@ export function useActions() {
         : { text: t('cluster.cordon'), short: t('cluster.cordon-short'), act: () => change(worker, { cordoned: true }, t('cluster.cordoned', { name })) },
       ...(worker.draining ? [] : [{ text: t('cluster.drain'), act: () => setOpen({ what: 'drain', worker }) }]),
       { text: t('cluster.labels'), act: () => setOpen({ what: 'labels', worker }) },
+      { text: t('nav.events'), act: () => go(`/events?worker=${worker.id}`) },
       { text: t('cluster.taints'), act: () => setOpen({ what: 'taints', worker }) },
       worker.barred
         ? { text: t('cluster.admit'), act: () => post(`/v1/workers/${worker.id}/admit`).then(() => toast(t('cluster.admitted', { name }))) }

@@ -19,6 +19,9 @@ export const dayAfter = (day, count) => new Date(Date.parse(day) + count * DAY).
 /** Whether it is a day, as a field for one gives it. @param {string | null} text */
 export const isDay = (text) => /^\d{4}-\d\d-\d\d$/.test(text ?? '') && !Number.isNaN(Date.parse(/** @type {string} */ (text)));
 
+/** @param {string} day @param {string} later */
+const daysFrom = (day, later) => Math.round((Date.parse(later) - Date.parse(day)) / DAY);
+
 /** @param {Row} row */
 export const tokensOf = (row) => row.prompt_token_count + row.completion_token_count;
 
@@ -39,22 +42,22 @@ export function summed(rows, keyOf) {
   return [...found.values()];
 }
 
-/** What a span of days is drawn as. @param {string} start @param {string} end @returns {Period[]} */
+/** What a span of days is drawn as; where days are drawn together, the first are those that may be fewer. @param {string} start @param {string} end @returns {Period[]} */
 export function periodsOf(start, end) {
-  const days = Math.round((Date.parse(end) - Date.parse(start)) / DAY) + 1;
+  const days = daysFrom(start, end) + 1;
   const step = days <= MOST_DAYS ? 1 : days <= MOST_WEEKS ? 7 : 30;
   const found = [];
-  for (let day = 0; day < days; day += step) found.push({ from: dayAfter(start, day), to: dayAfter(start, Math.min(day + step, days) - 1) });
-  return found;
+  for (let last = days; last > 0; last -= step) found.push({ from: dayAfter(start, Math.max(0, last - step)), to: dayAfter(start, last - 1) });
+  return found.reverse();
 }
 
 /** A value for each period. @param {Row[]} rows @param {Period[]} periods @param {(row: Row) => number} valueOf */
 export function valuesOf(rows, periods, valueOf) {
   const values = periods.map(() => 0);
-  const start = Date.parse(periods[0].from);
-  const step = periods.length > 1 ? Date.parse(periods[1].from) - start : DAY;
+  const { from, to } = periods[periods.length - 1];
+  const step = daysFrom(from, to) + 1;
   for (const row of rows) {
-    const at = Math.floor((Date.parse(row.date) - start) / step);
+    const at = periods.length - 1 - Math.floor(daysFrom(row.date, to) / step);
     if (at >= 0 && at < values.length) values[at] += valueOf(row);
   }
   return values;
