@@ -72,6 +72,7 @@ function Shown({ wanted, asked }) {
   const [whole] = useMemo(() => summed(rows, () => ''), [value]);
   const valueOf = measure === 'tokens' ? tokensOf : (/** @type {any} */ row) => row.request_count;
   const chart = useMemo(() => {
+    if (!whole) return null;
     const periods = periodsOf(start, end);
     if (group !== 'day') return { periods, series: seriesOf(rows, periods, { keyOf, nameOf, valueOf, rest: (n) => t('usage.rest', { n }) }) };
     const parts = measure === 'tokens' ? ['prompt_token_count', 'completion_token_count'] : ['request_count'];

@@ -82,7 +82,7 @@ const columnsFor = (ownerOf, open, again) => [
   ...(ownerOf ? [{ key: 'owner', title: t('access.owner'), wide: true, width: 'minmax(0, 0.8fr)', sort: ownerOf, cell: (/** @type {any} */ row) => html`<span title=${ownerOf(row)}>${ownerOf(row)}</span>` }] : []),
   { key: 'may', title: t('access.may'), wide: true, width: 'minmax(0, 1.3fr)', cell: (row) => html`<${May} of=${row} />` },
   { key: 'limits', title: t('access.limits'), wide: true, width: 'minmax(0, 1.3fr)', cell: (row) => html`<${Left} limits=${row.limits} path=${`/v1/api-keys/${row.id}/limits`} />` },
-  { key: 'used', title: t('access.last-used'), width: '100px', sort: (row) => row.last_used_at, cell: (row) => (row.last_used_at ? html`<${Ago} at=${row.last_used_at} />` : html`<span class="muted">${t('access.never')}</span>`) },
+  { key: 'used', title: t('access.last-used'), wide: true, width: '100px', sort: (row) => row.last_used_at, cell: (row) => (row.last_used_at ? html`<${Ago} at=${row.last_used_at} />` : html`<span class="muted">${t('access.never')}</span>`) },
   { key: 'state', title: t('access.state'), width: '110px', sort: stateOf, cell: (row) => html`<${Badge} state=${stateOf(row)} />${row.expires_at ? html`<small class="muted ellipsis">${t('account.ends')} <${Ago} at=${row.expires_at} /></small>` : null}` },
   { key: 'menu', title: '', width: '40px', cell: (row) => html`<${Menu} label=${t('access.actions', { name: row.name })} items=${itemsOf(row, open, again)} />` },
 ];
@@ -142,11 +142,11 @@ function KeyDialog({ of: key, onClose, onDone, onMade }) {
   };
   return html`<${FormDialog} title=${key ? key.name : t('access.new-key')} submit=${key ? t('common.save') : t('access.make-key')} onSubmit=${save} onClose=${onClose} wide>
     ${key && key.user_id !== me.value?.id ? html`<p class="muted">${t('access.not-yours')}</p>` : null}
-    <${Field} label=${t('access.name')} name="name" required maxlength="255" value=${key?.name ?? ''} hint=${key ? undefined : t('access.name-hint')} />
-    <${Field} label=${t('access.description')} name="description" value=${key?.description ?? ''} />
+    <${Field} label=${t('access.name')} name="name" required maxlength="255" defaultValue=${key?.name ?? ''} hint=${key ? undefined : t('access.name-hint')} />
+    <${Field} label=${t('access.description')} name="description" defaultValue=${key?.description ?? ''} />
     <${Field} label=${t('access.ends')} name="expires_in" options=${[...(key?.expires_at ? [['kept', dateTime(key.expires_at)]] : []), ['0', t('access.ends-never')], ...spans]} />
     <fieldset><legend>${t('access.may')}</legend>
-      ${SCOPES.map((one) => html`<${Check} label=${t(`access.scope-${one}`)} name=${`scope-${one}`} hint=${t(`access.scope-${one}-hint`)} checked=${scopes.includes(one)} />`)}
+      ${SCOPES.map((one) => html`<${Check} label=${t(`access.scope-${one}`)} name=${`scope-${one}`} hint=${t(`access.scope-${one}-hint`)} defaultChecked=${scopes.includes(one)} />`)}
       <small>${t('access.scopes-hint')}</small>
     </fieldset>
     <${Several} legend=${t('access.models')} choices=${choices} value=${models} onValue=${setModels} hint=${t('access.models-hint')} />

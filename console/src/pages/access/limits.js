@@ -19,7 +19,7 @@ const given = (limits, names) => names.filter((name) => typeof limits?.[name] ==
 export const LimitFields = ({ limits }) =>
   html`<details class="group" open=${given(limits, NAMES).length > 0}>
     <summary><b>${t('access.limits')}</b><span class="muted">${t('access.limits-hint')}</span></summary>
-    <div class="group-body pairs-of-fields">${NAMES.map((name) => html`<${Field} label=${t(`access.${name}`)} name=${name} type="number" min="0" step="1" placeholder=${t('access.unlimited')} value=${limits?.[name] ?? ''} />`)}</div>
+    <div class="group-body pairs-of-fields">${NAMES.map((name) => html`<${Field} label=${t(`access.${name}`)} name=${name} type="number" min="0" step="1" placeholder=${t('access.unlimited')} defaultValue=${limits?.[name] ?? ''} />`)}</div>
   </details>`;
 
 /** The limits that a form gives, `null` without one. @param {Record<string, string>} fields */

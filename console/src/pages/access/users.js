@@ -57,9 +57,9 @@ const columnsFor = (open, done) => [
     title: t('access.user'),
     width: 'minmax(0, 1.6fr)',
     sort: (row) => row.username,
-    cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.username} onClick=${() => open({ what: 'edit', user: row })}>${row.username}</button><small class="muted ellipsis">${row.full_name ?? ''}</small>`,
+    cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.username} onClick=${() => open({ what: 'edit', user: row })}>${row.username}</button><small class="muted ellipsis">${row.is_admin ? html`<span class="only-narrow">${t('account.admin')} </span>` : null}${row.full_name ?? ''}</small>`,
   },
-  { key: 'role', title: t('access.role'), width: '120px', sort: (row) => (row.is_admin ? 0 : 1), cell: (row) => (row.is_admin ? t('account.admin') : t('account.user')) },
+  { key: 'role', title: t('access.role'), wide: true, width: '120px', sort: (row) => (row.is_admin ? 0 : 1), cell: (row) => (row.is_admin ? t('account.admin') : t('account.user')) },
   { key: 'source', title: t('access.proved'), wide: true, width: '140px', sort: (row) => row.source, cell: (row) => (row.source === LOCAL ? t('access.by-password') : row.source) },
   { key: 'limits', title: t('access.limits'), wide: true, width: 'minmax(0, 1.4fr)', cell: (row) => html`<${Left} limits=${row.limits} path=${`/v1/users/${row.id}/limits`} />` },
   { key: 'state', title: t('access.state'), width: '110px', sort: (row) => row.is_active, cell: (row) => html`<${Badge} state=${row.is_active ? 'active' : 'off'} />` },
@@ -123,12 +123,12 @@ function UserDialog({ user, onClose, onDone, onMade }) {
     return false;
   };
   return html`<${FormDialog} title=${user ? user.username : t('access.new-user')} submit=${user ? t('common.save') : t('access.make-user')} onSubmit=${save} onClose=${onClose}>
-    <${Field} label=${t('access.username')} name="username" required maxlength="128" value=${user?.username ?? ''} />
-    <${Field} label=${t('account.full-name')} name="full_name" value=${user?.full_name ?? ''} />
+    <${Field} label=${t('access.username')} name="username" required maxlength="128" defaultValue=${user?.username ?? ''} />
+    <${Field} label=${t('account.full-name')} name="full_name" defaultValue=${user?.full_name ?? ''} />
     ${user
       ? null
-      : html`<${Field} label=${t('access.first-password')} name="password" required value=${password} hint=${t('sign-in.rules')} />
-          <${Check} label=${t('access.must-change')} name="must_change" checked=${true} />`}
+      : html`<${Field} label=${t('access.first-password')} name="password" required defaultValue=${password} hint=${t('sign-in.rules')} />
+          <${Check} label=${t('access.must-change')} name="must_change" defaultChecked=${true} />`}
     <${Check} label=${t('account.admin')} name="is_admin" hint=${user && admin !== user.is_admin ? t('access.logins-end') : t('access.admin-hint')} checked=${admin} onChange=${(/** @type {any} */ event) => setAdmin(event.currentTarget.checked)} />
     <${LimitFields} limits=${user?.limits} />
     ${user?.limits ? html`<${Allowance} path=${`/v1/users/${user.id}/limits`} />` : null}
@@ -146,8 +146,8 @@ function PasswordDialog({ user, onClose, onDone }) {
   };
   return html`<${FormDialog} title=${t('access.reset-of', { name: user.username })} submit=${t('access.reset-do')} onSubmit=${save} onClose=${onClose}>
     <p>${t('access.reset-text')}</p>
-    <${Field} label=${t('sign-in.chosen')} name="password" required value=${password} hint=${t('sign-in.rules')} />
-    <${Check} label=${t('access.must-change')} name="must_change" checked=${true} />
+    <${Field} label=${t('sign-in.chosen')} name="password" required defaultValue=${password} hint=${t('sign-in.rules')} />
+    <${Check} label=${t('access.must-change')} name="must_change" defaultChecked=${true} />
   <//>`;
 }
 

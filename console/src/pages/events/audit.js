@@ -89,9 +89,9 @@ const targetOf = (event) => ({ kind: event.target_type, id: event.target_id, nam
 
 /** @param {(event: any) => void} open @returns {import('../../parts/table.js').Column[]} */
 const columnsFor = (open) => [
-  { key: 'at', title: t('events.when'), width: '110px', cell: (row) => html`<${Ago} at=${row.at} />` },
+  { key: 'at', title: t('events.when'), wide: true, width: '110px', cell: (row) => html`<${Ago} at=${row.at} />` },
   { key: 'who', title: t('events.by'), width: 'minmax(0, 1fr)', cell: (row) => html`<span title=${row.actor_name}>${row.actor_name || '–'}</span><small class="muted ellipsis">${[row.means, row.address].filter(Boolean).join(' · ')}</small>` },
-  { key: 'action', title: t('events.action'), width: 'minmax(0, 1.1fr)', cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.action} onClick=${() => open(row)}>${row.action}</button>${row.details?.count > 1 ? html`<small class="muted">${t('events.times', { n: row.details.count })}</small>` : null}` },
+  { key: 'action', title: t('events.action'), width: 'minmax(0, 1.1fr)', cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.action} onClick=${() => open(row)}>${row.action}</button><small class="muted ellipsis"><span class="only-narrow"><${Ago} at=${row.at} /> </span>${row.details?.count > 1 ? t('events.times', { n: row.details.count }) : null}</small>` },
   { key: 'target', title: t('events.target'), wide: true, width: 'minmax(0, 1.3fr)', cell: (row) => html`<${Thing} of=${targetOf(row)} /><small class="muted ellipsis">${row.target_type}</small>` },
   { key: 'outcome', title: t('events.outcome'), width: '100px', cell: (row) => html`<${Badge} state=${row.outcome} />` },
 ];

@@ -74,7 +74,7 @@ export function Thing({ of: object }) {
 /** @param {{event: any, onOpen: () => void}} props */
 const Row = ({ event, onOpen }) =>
   html`<div class=${`event ${event.severity}`}>
-    <p>${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} /> `}<button type="button" class="as-text" onClick=${onOpen}>${event.text}</button></p>
+    <div class="event-what">${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} />`}<button type="button" class="as-text" onClick=${onOpen}><span>${event.text}</span></button></div>
     <small class="muted ellipsis"><${Ago} at=${event.at} /> · ${t(`events.kind-${event.object.kind}`)} <${Thing} of=${event.object} />${event.actor ? ` · ${t('instance.by', { name: event.actor })}` : ''}</small>
   </div>`;
 

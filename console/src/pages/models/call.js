@@ -30,7 +30,7 @@ export function CallIt({ model, kind, body }) {
   return html`<div class="call-it">
     ${key
       ? html`<${Sentence} tone="good" detail=${t('call.once')}><b>${t('call.key')}</b><${Code} text=${key} label=${t('call.key')} /><//>`
-      : html`<${Sentence} actions=${html`<${Button} kind="primary" onClick=${make}>${t('call.make')}<//>`} detail=${html`<a href="/access">${t('call.others')}</a>`}>${t('call.needs-key')}<//>`}
+      : html`<${Sentence} actions=${html`<${Button} kind="primary" onClick=${make}>${t('call.make')}<//>`} detail=${html`<a href="/access?tab=keys">${t('call.others')}</a>`}>${t('call.needs-key')}<//>`}
     <div class="segments" role="group" aria-label=${t('call.language')}>
       ${Object.entries(LANGUAGES).map(([one, word]) => html`<button type="button" aria-pressed=${one === shown ? 'true' : 'false'} onClick=${() => setShown(one)}>${word}</button>`)}
     </div>
