@@ -13,8 +13,9 @@ import { Icon } from './icon.js';
  * @param {() => void} props.onClose
  * @param {any} [props.children]
  * @param {boolean} [props.wide]
+ * @param {boolean} [props.stays] a click beside it does not close it: what it shows is shown once
  */
-export function Dialog({ title, onClose, children, wide = false }) {
+export function Dialog({ title, onClose, children, wide = false, stays = false }) {
   const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
     const before = document.activeElement;
@@ -24,7 +25,7 @@ export function Dialog({ title, onClose, children, wide = false }) {
     };
   }, []);
   const outside = (/** @type {MouseEvent} */ event) => {
-    if (event.target === box.current) onClose();
+    if (event.target === box.current && !stays) onClose();
   };
   return html`<dialog ref=${box} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title" onCancel=${(/** @type {Event} */ event) => {
     event.preventDefault();

@@ -17,7 +17,7 @@ import { toast } from '../../parts/toast.js';
 import { place, setQuery } from '../../router.js';
 import { isAdmin, me } from '../../session.js';
 import { t } from '../../words.js';
-import { Several } from '../models/fields.js';
+import { Several } from '../models/several.js';
 import { Allowance, Left, LimitFields, limitsOf } from './limits.js';
 import { Once } from './once.js';
 

@@ -30,7 +30,7 @@ export function somePassword() {
 
 /** @param {{title: string, text: string, value: string, onClose: () => void}} props */
 export const Once = ({ title, text, value, onClose }) =>
-  html`<${Dialog} title=${title} onClose=${onClose}>
+  html`<${Dialog} title=${title} onClose=${onClose} stays>
     <${Sentence} tone="good" detail=${t('access.once')}>${text}<${Code} text=${value} label=${title} /><//>
     <div class="actions end"><button type="button" class="button primary" onClick=${onClose}>${t('access.have-it')}</button></div>
   <//>`;

@@ -4,7 +4,8 @@ import { useState } from 'preact/hooks';
 import { Check, Field } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { t } from '../../words.js';
-import { Adapters, Count, Environment, Gpus, Lines, Several, Tri, typed } from './fields.js';
+import { Adapters, Count, Environment, Gpus, Lines, Tri, typed } from './fields.js';
+import { Several } from './several.js';
 import { apartFrom, apartOf, CATEGORIES, LIMITS, SOURCES, withSource } from './spec.js';
 
 const ENGINES = ['llama-box', 'vllm', 'sglang', 'transformers', 'tei', 'vox-box', 'diffusers', 'ascend-mindie', 'custom'];

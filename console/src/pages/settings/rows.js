@@ -8,8 +8,8 @@ export const Settings = ({ items }) =>
   html`<ul class="settings">
     ${items.map(
       (one) => html`<li key=${one.name}>
-        <h3><code>${one.name}</code></h3>
-        <div class="setting-value">${one.value === '' ? html`<span class="muted">${t('settings.unset')}</span>` : html`<code class="path">${one.value}</code>`}</div>
+        <code class="setting-name">${one.name}</code>
+        <div>${one.value === '' ? html`<span class="muted">${t('settings.unset')}</span>` : html`<code class="path">${one.value}</code>`}</div>
         <div class=${one.is_default ? 'muted' : ''}>${one.is_default ? t('settings.default') : one.origin}${one.is_secret && one.value ? html` <span class="tag">${t('settings.secret')}</span>` : null}</div>
         <p class="muted">${one.help} <code>${one.variable}</code></p>
       </li>`,
