@@ -78,7 +78,7 @@ function List({ asked }) {
   const again = () => read(1, new AbortController().signal);
   if (fault) return html`<${Fault} text=${fault} again=${again} />`;
   if (!rows) return html`<${Waiting} lines=${6} />`;
-  return html`<p class="muted found">${t('events.found', { n: total })} <button type="button" class="button" onClick=${again}>${t('events.refresh')}</button></p>
+  return html`<p class="muted matches">${t('events.found', { n: total })} <button type="button" class="button" onClick=${again}>${t('events.refresh')}</button></p>
     <${Table} label=${t('events.audit')} rows=${rows} height=${HEIGHT} empty=${html`<${Empty} title=${t('events.no-match')} />`} columns=${columnsFor(setOpen)} />
     ${page * AT_ONCE < total ? html`<div class="actions earlier"><${Button} onClick=${() => read(page + 1, new AbortController().signal)}>${t('events.earlier')}<//></div>` : null}
     ${open ? html`<${AuditDialog} event=${open} onClose=${() => setOpen(null)} />` : null}`;
