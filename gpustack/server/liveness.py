@@ -67,7 +67,9 @@ class Liveness:
                 before = verdicts
             except Unavailable as error:
                 log.warning("The conditions of workers wait for the database: reason=%s", error)
-            await trio.sleep(next_look(last_heard, self._clock(), self._settings, stopped))
+            # Counted from when these were judged: the time of others may have ended while the writes took theirs.
+            due = now + next_look(last_heard, now, self._settings, stopped)
+            await trio.sleep(max(0.0, due - self._clock()))
 
     async def _apply(
         self,

@@ -331,6 +331,46 @@ async def test_a_verdict_is_void_when_the_worker_spoke_to_another_server_meanwhi
     assert cluster.now(instance) == instance
 
 
+async def test_whose_time_ends_while_a_look_writes_is_looked_at_right_after(cluster: Cluster) -> None:
+    """A tenth of a large cluster that falls silent does so over some time, and writing of the first takes some."""
+    first, second = await cluster.worker("first"), await cluster.worker("second")
+    others = [await cluster.worker(name) for name in "abc"]
+    instance = await cluster.instance(await cluster.model("m"), on=second, claim=Claim(ram=1))
+
+    @attrs.define
+    class Slow:
+        """A store of which each write takes a second."""
+
+        store: Store
+
+        @property
+        def snapshot(self) -> Snapshot:
+            return self.store.snapshot
+
+        async def write(self, work: Callable[[Tx], Any]) -> Any:
+            done = await self.store.write(work)
+            cluster.clock.forward(1)
+            return done
+
+        def watch(self, tables: Iterable[str] | None = None) -> AbstractContextManager[Wake]:
+            return self.store.watch(tables)
+
+    heartbeats = CountedHeartbeats(cluster.clock.monotonic)
+    seldom = attrs.evolve(SETTINGS, look_every=3600)
+    heartbeats.heard(first.id)
+    cluster.clock.forward(0.5)
+    heartbeats.heard(second.id)
+    cluster.clock.forward(299.6)
+    for worker in others:
+        heartbeats.heard(worker.id)
+    async with trio.open_nursery() as nursery:
+        service = Liveness(Slow(cluster.store), heartbeats, seldom, cluster.clock.monotonic)
+        await nursery.start(lambda task_status: service.run(task_status=task_status))
+        await cluster.until(lambda s: not list(s.claims_on(second.id)))
+        nursery.cancel_scope.cancel()
+    assert cluster.now(instance).state is S.PENDING
+
+
 async def test_a_worker_that_stops_gets_nothing_more_until_it_joins_again(cluster: Cluster) -> None:
     stopping, other = await cluster.worker("stopping"), await cluster.worker("other")
     async with watching(cluster) as watch:
