@@ -88,7 +88,7 @@ def show_all(options: argparse.Namespace) -> None:
     where = " (PostgreSQL)" * options.postgres
     own = json.loads(measured_in(HERE.parent, "scale.py", *given))
     for name, (target, unit) in TARGETS.items():
-        promised = 1.0 if options.postgres and "streams" in name else target
+        promised = 1.0 if options.postgres and name.startswith("a change") else target
         Figure(name + where, own[name], promised, unit).show(as_json=options.json)
     if options.against is None:
         return
