@@ -31,6 +31,8 @@ export const store = {
   workers: table(),
   instances: table(),
   files: table(),
+  /** How fast models are, by id, of those on the screen. @type {Signal<Table>} */
+  rates: signal(new Map()),
   /** Whether the first replay is complete: an empty table then means that there is nothing. */
   ready: signal(false),
   /** @type {Signal<'connecting' | 'live' | 'lost'>} */
@@ -74,6 +76,8 @@ function grouped(documents, keys) {
 let told = new Map();
 /** @type {Map<number, any>} */
 let loads = new Map();
+/** @type {Map<number, any>} */
+let rates = new Map();
 /** @type {(() => void)[]} */
 let after = [];
 let drawn = false;
@@ -115,10 +119,12 @@ function take() {
       for (const [id, load] of loads) if (next.has(id)) next.set(id, withLoad(next.get(id), load));
       store.workers.value = next;
     }
+    if (rates.size) store.rates.value = new Map([...store.rates.value, ...rates]);
     for (const step of after) step();
   });
   told = new Map();
   loads = new Map();
+  rates = new Map();
   after = [];
   anew = false;
 }
@@ -162,6 +168,8 @@ function hear(event, id, data) {
     after.push(() => (store.revision.value = id));
   } else if (event === 'loads') {
     for (const [worker, load] of data) loads.set(worker, load);
+  } else if (event === 'rates') {
+    for (const [model, rate] of data) rates.set(model, rate);
   } else if (event === 'reset') {
     replaying = 'first';
   } else return;
@@ -198,7 +206,7 @@ export function stopLive() {
   last = null;
   replaying = 'first';
   batch(() => {
-    for (const name of Object.values(KINDS)) store[name].value = new Map();
+    for (const name of [...Object.values(KINDS), 'rates']) store[name].value = new Map();
     store.ready.value = false;
     store.connection.value = 'connecting';
   });
@@ -230,7 +238,8 @@ function lost(mine) {
 /** @param {AbortSignal} until */
 async function follow(until) {
   if (last === null) replaying = 'first';
-  const query = { since: last, loads: [...visible].sort((a, b) => a - b).join(',') };
+  const idsOf = (/** @type {Set<number>} */ ids) => [...ids].sort((a, b) => a - b).join(',');
+  const query = { since: last, loads: idsOf(visible.loads), rates: idsOf(visible.rates) };
   const answer = await send('GET', withQuery('/v1/changes', query), { signal: until, headers: { Accept: 'text/event-stream' } });
   pause = 500;
   if (last !== null) store.connection.value = 'live';
@@ -274,16 +283,22 @@ const resumed = () =>
 
 // --- loads of what is on the screen
 
-/** @type {Set<number>} */
-let visible = new Set();
+/** @type {Record<'loads' | 'rates', Set<number>>} */
+const visible = { loads: new Set(), rates: new Set() };
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let settled;
 
 /** Tell which workers are on the screen: of those alone loads are sent. @param {Iterable<number>} ids */
-export function watchLoads(ids) {
+export const watchLoads = (ids) => see('loads', ids);
+
+/** The same for models, of which it is told how fast they are. @param {Iterable<number>} ids */
+export const watchRates = (ids) => see('rates', ids);
+
+/** @param {'loads' | 'rates'} what @param {Iterable<number>} ids */
+function see(what, ids) {
   const next = new Set(ids);
-  if (next.size === visible.size && [...next].every((id) => visible.has(id))) return;
-  visible = next;
+  if (next.size === visible[what].size && [...next].every((id) => visible[what].has(id))) return;
+  visible[what] = next;
   clearTimeout(settled);
   settled = setTimeout(() => {
     if (wanted && last !== null && !document.hidden) reconnect();

@@ -24,6 +24,7 @@ from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.drain_plan import drain_progress
 from gpustack.policy.model_state import ModelState, States, counted, model_state
 from gpustack.server.live_status import LiveStatus
+from gpustack.server.model_rates import ModelRate
 
 from .load_document import device_loads
 from .shape import (
@@ -301,6 +302,15 @@ def brief_load(worker: Worker, load: WorkerLoad) -> Doc:
     }
 
 
+def brief_rate(rate: ModelRate) -> Doc:
+    """What is told of a model beside its document, because it changes all the time."""
+    return _brief(
+        tokens_per_second=_rate(rate.written),
+        prompt_tokens_per_second=_rate(rate.read),
+        last_used_at=_at(rate.used_at),
+    )
+
+
 def brief_file(file: ModelFile) -> Doc:
     return _brief(
         id=file.id,
@@ -320,6 +330,11 @@ def brief_file(file: ModelFile) -> Doc:
     )
 
 
+RATE: Mapping[str, JsonShape] = {
+    "tokens_per_second": Number(),
+    "prompt_tokens_per_second": Number(),
+    "last_used_at": Instant(),
+}
 _CLAIM = Document(name="BriefClaim", fields={"ram": Integer(), "vram": Dictionary(Integer())})
 _PLACE: Mapping[str, JsonShape] = {
     "worker_id": Integer(),

@@ -18,9 +18,10 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.nursery.wake import Wake
 from gpustack.policy.access import may_see
 from gpustack.server.live_status import LiveStatus
+from gpustack.server.model_rates import ModelRates
 from gpustack.store.store import Store
 
-from .brief import CLASSES, BriefKind, brief_load
+from .brief import CLASSES, BriefKind, brief_load, brief_rate
 from .change_feed import ChangeBatch, ChangeFeed, Item, change_event, changed_text
 from .view import dumps
 from .watch import LOADS_EVERY, SILENCE, WatchEvent
@@ -135,21 +136,24 @@ class OwnModels:
 
 @attrs.define(eq=False, repr=False)
 class LoadNews:
-    """Tells the loads of some workers, when they have changed."""
+    """Tells the loads of some workers, and the rates of some models, when they have changed."""
 
     _live: LiveStatus
     _workers: frozenset[int]
+    _rates: ModelRates | None = None
+    _models: frozenset[int] = frozenset()
     next_at: float = math.inf
     _told: int = 0
     """The number of the newest load when loads were told last."""
+    _told_rates: dict[int, bytes] = attrs.field(factory=dict)
 
     def begin(self) -> None:
         """From now on. What the client knows of loads is not known, so all are told first."""
-        if self._workers:
+        if self._workers or self._models:
             self.next_at = trio.current_time()
 
     def news(self, snapshot: Snapshot) -> bytes:
-        """The event of the loads that have changed, where it is time for it; else empty."""
+        """The events of what has changed, where it is time for them; else empty."""
         now = trio.current_time()
         if now < self.next_at:
             return b""
@@ -161,7 +165,19 @@ class LoadNews:
             worker, load = snapshot.workers.get(key), self._live.of(key)
             if worker is not None and load is not None:
                 texts.append(dumps([key, brief_load(worker, load)]))
-        return b"event: loads\ndata: [%b]\n\n" % b",".join(texts) if texts else b""
+        loads = b"event: loads\ndata: [%b]\n\n" % b",".join(texts) if texts else b""
+        return loads + self._rate_news(snapshot)
+
+    def _rate_news(self, snapshot: Snapshot) -> bytes:
+        if self._rates is None:
+            return b""
+        texts = []
+        for key in sorted(self._models & snapshot.models.keys()):
+            text = dumps(brief_rate(self._rates.of(key)))
+            if self._told_rates.get(key, b"{}") != text:
+                self._told_rates[key] = text
+                texts.append(b"[%d,%b]" % (key, text))
+        return b"event: rates\ndata: [%b]\n\n" % b",".join(texts) if texts else b""
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)

@@ -31,6 +31,7 @@ from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.join import CloneDetector
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.memory_budget import MemoryBudget
+from gpustack.server.model_rates import ModelRates
 from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.survival import SurvivalWatch
 from gpustack.server.token_budget import TokenBudgets
@@ -199,6 +200,7 @@ class UsageServices:
     budgets: TokenBudgets | None = None
     """The budget blocks that this server has drawn; without it only the stored draws are known."""
     metrics: MetricMapFile | None = None
+    rates: ModelRates | None = None
 
 
 @attrs.frozen(kw_only=True)

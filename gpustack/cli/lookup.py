@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 
@@ -15,7 +16,7 @@ MODELS, INSTANCES, WORKERS = "/v1/models", "/v1/model-instances", "/v1/workers"
 SERVERS, FILES, GPUS = "/v1/servers", "/v1/model-files", "/v1/gpu-devices"
 KEYS, USERS = "/v1/api-keys", "/v1/users"
 BACKENDS = "/v1/inference-backends"
-SURVIVAL = "/v1/survival"
+SURVIVAL, RATES = "/v1/survival", "/v1/model-rates"
 
 
 async def find(client: AdminClient, path: str, name: str) -> Doc | None:
@@ -37,6 +38,17 @@ async def model_named(client: AdminClient, name: str) -> Doc:
     if found is None:
         raise NotFound(await _missing(client, "model", MODELS, name))
     return found
+
+
+async def rates_of(client: AdminClient) -> dict[Any, Doc]:
+    """How fast each model is, by its id; empty where the server is too old to say."""
+    try:
+        items = (await client.get(RATES)).get("items") or ()
+    except NotFound:
+        return {}
+    return {
+        one.get("model_id"): {key: value for key, value in one.items() if key != "model_id"} for one in items
+    }
 
 
 async def answering(client: AdminClient, name: str) -> Doc:

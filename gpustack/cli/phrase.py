@@ -48,6 +48,11 @@ def chip(name: Any) -> str:
 _MAKERS = ("NVIDIA ", "GeForce ", "Tesla ", "AMD ", "Instinct ", "Intel(R) ", "Huawei ")
 
 
+def rate(value: Any) -> str:
+    """Of something a second; ``-`` when unknown."""
+    return f"{value:.{1 if 0 < value < 10 else 0}f}" if isinstance(value, int | float) else "-"
+
+
 def age(instant: Any, now: datetime) -> str:
     """How long ago an instant of the API was: ``3m``; ``-`` when unknown."""
     then = read_instant(instant)

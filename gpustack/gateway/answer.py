@@ -34,7 +34,7 @@ async def pass_on(response: UpstreamResponse, request: AdmittedRequest) -> None:
     request.failed = response.status >= 400
     if request.failed:
         data = await _refusal(response, data, request)
-    meter = request.meter = _meter(request, events=events)
+    meter = request.meter = request.measurement.progress = _meter(request, events=events)
     headers = for_client(response.headers)
     if request.rerank is not None and not request.failed:
         request.measurement.first_byte = time.monotonic()

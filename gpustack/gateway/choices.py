@@ -78,6 +78,9 @@ class ChoicesMeter:
     def rest(self) -> bytes:
         return b""
 
+    def so_far(self) -> int:
+        return 0
+
     def usage(self) -> TokenUsage | None:
         reported = self._scanner.found
         if reported is None:

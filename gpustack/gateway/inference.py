@@ -47,7 +47,7 @@ from gpustack.gateway.token_usage import TokenUsage
 from gpustack.http1.exchange import BodyTimeout, Exchange
 from gpustack.http1.head import RequestHead
 from gpustack.identity.authentication import is_still_valid
-from gpustack.metrics.traffic import RequestMeasurement, Traffic
+from gpustack.metrics.traffic import ModelTraffic, RequestMeasurement, Traffic
 from gpustack.nursery.limiter import ThreadLimiter, threads
 from gpustack.nursery.quarantine import Quarantine
 from gpustack.policy.access import may_see
@@ -276,6 +276,10 @@ class Gateway:
             completion=0 if usage is None else usage.completion,
             failed=request.failed,
         )
+
+    def counted(self) -> Mapping[int, ModelTraffic]:
+        """What was counted of each model that was asked since the start, with what is under way."""
+        return self.traffic.of_models(measurement for _, measurement in self._under_way.values())
 
     def shut_out(self, snapshot: Snapshot, faults: Quarantine) -> int:
         """End every request whose sender has lost the right to it; returns how many.

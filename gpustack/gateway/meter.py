@@ -32,6 +32,9 @@ class UsageMeter(Protocol):
     def usage(self) -> TokenUsage | None:
         """The usage as far as it is known; ``None`` where nothing is."""
 
+    def so_far(self) -> int:
+        """The tokens of the answer until now, about: the events of a stream, 0 of another answer."""
+
 
 class EventUsageReader(Protocol):
     """Reads usage from whole events."""
@@ -58,6 +61,9 @@ class BodyMeter:
 
     def usage(self) -> TokenUsage | None:
         return self._scanner.found
+
+    def so_far(self) -> int:
+        return 0
 
 
 @attrs.define
@@ -118,6 +124,9 @@ class EventStreamMeter:
         if found is not None:
             return found
         return TokenUsage(0, self._events, False) if self._events and self._counts else None
+
+    def so_far(self) -> int:
+        return self._events if self._counts else 0
 
     def _edited(self, done: bytes) -> bytes:
         """The events as the client gets them. Nearly all cost a few searches and stay as they are."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -30,6 +31,23 @@ class RequestLabels:
     status: int
 
 
+class Progress(Protocol):
+    """Sees an answer pass."""
+
+    def so_far(self) -> int:
+        """The tokens of the answer until now, about; 0 where that is told only at its end."""
+
+
+@attrs.frozen
+class ModelTraffic:
+    """What was counted of one model since the start; the answers that are under way are in it as far as they are."""
+
+    answers: int = 0
+    prompt: int = 0
+    completion: int = 0
+    in_flight: int = 0
+
+
 @attrs.define(eq=False)
 class RequestMeasurement:
     """What is measured of one request. Times are of ``time.monotonic``, ``prompt`` and ``completion`` in tokens."""
@@ -42,6 +60,8 @@ class RequestMeasurement:
     """When the head of the answer was sent."""
     prompt: int = 0
     completion: int = 0
+    progress: Progress | None = None
+    """Set once an answer comes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +116,25 @@ class Traffic:
             waited = self._waited[model_id] = _HistogramCounts()
         waited.counts[bisect_left(BOUNDS, seconds)] += 1
         waited.total += seconds
+
+    def of_models(self, under_way: Iterable[RequestMeasurement]) -> dict[int, ModelTraffic]:
+        """What was counted of each model that was asked, with the requests that have not ended."""
+        begun: dict[int, list[int]] = {}
+        for request in under_way:
+            if request.model_id is not None and request.progress is not None:
+                mine = begun.setdefault(request.model_id, [0, 0])
+                mine[0] += 1
+                mine[1] += request.progress.so_far()
+        made = {}
+        for key in self._waited.keys() | begun.keys():
+            waited, (in_flight, written) = self._waited.get(key), begun.get(key, (0, 0))
+            made[key] = ModelTraffic(
+                answers=0 if waited is None else sum(waited.counts),
+                prompt=self._tokens.get((key, "prompt"), 0),
+                completion=self._tokens.get((key, "completion"), 0) + written,
+                in_flight=in_flight,
+            )
+        return made
 
     def forget_all_but(self, model_ids: frozenset[int]) -> None:
         """Models that are gone are not counted for any more."""

@@ -1,8 +1,9 @@
-"""A row for each server that shares the database, in which it writes the loads of its workers for the others."""
+"""A row for each server that shares the database, in which it writes what changes all the time for the others: the
+loads of its workers, and the rates of models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import attrs
 import sqlalchemy as sa
@@ -28,11 +29,40 @@ class SharedLoad:
     load: WorkerLoad
 
 
+@attrs.frozen(kw_only=True)
+class SharedRate:
+    """Tokens a second that one server counted of a model: of answers and of prompts."""
+
+    model_id: int
+    written: float
+    read: float
+    used_ago: float | None
+    """Seconds."""
+
+
 @attrs.frozen
-class LoadBoard:
-    """The loads that others wrote since the last look, and when each row was written, for the next one."""
+class LoadBoardRow:
+    """What one server tells the others."""
 
     loads: tuple[SharedLoad, ...] = ()
+    rates: tuple[SharedRate, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ToldRates:
+    """The rates that another server wrote, some seconds ago."""
+
+    server_uuid: str
+    ago: float
+    rates: tuple[SharedRate, ...]
+
+
+@attrs.frozen
+class LoadBoard:
+    """What others wrote since the last look, and when each row was written, for the next one."""
+
+    loads: tuple[SharedLoad, ...] = ()
+    rates: tuple[ToldRates, ...] = ()
     seen: Mapping[str, int] = attrs.field(factory=dict)
 
 
@@ -40,18 +70,18 @@ def exchange(
     conn: sa.Connection,
     dialect: Dialect,
     server_uuid: str,
-    own: Sequence[SharedLoad],
+    own: LoadBoardRow,
     seen: Mapping[str, int],
 ) -> LoadBoard:
-    """Write the loads of one server, and read those rows of others that are not as they were ``seen``. Makes and reads
+    """Write what one server tells, and read those rows of others that are not as they were ``seen``. Makes and reads
     JSON of all workers: it is for a thread."""
-    if own:
+    if own.loads or own.rates:
         upsert = dialect.upsert(worker_loads, key=("server_uuid",), adding=(), replacing=("written", "loads"))
         conn.execute(
             upsert.values(
                 server_uuid=server_uuid,
                 written=sa.literal_column(dialect.clock),
-                loads=encode(tuple(own)).decode(),
+                loads=encode(own).decode(),
             )
         )
     now = int(conn.exec_driver_sql(f"SELECT {dialect.clock}").scalar() or 0)
@@ -63,16 +93,18 @@ def exchange(
         for row in conn.execute(rows.where(lately, worker_loads.c.server_uuid != server_uuid))
     }
     news = [uuid for uuid, written in there.items() if seen.get(uuid) != written]
-    found: list[SharedLoad] = []
+    found, rates = list[SharedLoad](), list[ToldRates]()
     for row in conn.execute(sa.select(worker_loads).where(worker_loads.c.server_uuid.in_(news))):
         late = max(now - row.written, 0) / 1000
-        found += [attrs.evolve(one, ago=one.ago + late) for one in _read(row.loads)]
-    return LoadBoard(tuple(found), there)
+        told = _read(row.loads)
+        found += [attrs.evolve(one, ago=one.ago + late) for one in told.loads]
+        rates.append(ToldRates(server_uuid=row.server_uuid, ago=late, rates=told.rates))
+    return LoadBoard(tuple(found), tuple(rates), there)
 
 
-def _read(text: str) -> tuple[SharedLoad, ...]:
-    """The loads in a row; none in one that a server of another version wrote in another form."""
+def _read(text: str) -> LoadBoardRow:
+    """What stands in a row; nothing in one that a server of another version wrote in another form."""
     try:
-        return decode(text.encode(), tuple[SharedLoad, ...])
+        return decode(text.encode(), LoadBoardRow)
     except Invalid:
-        return ()
+        return LoadBoardRow()

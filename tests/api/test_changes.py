@@ -22,7 +22,9 @@ from gpustack.domain.load import DeviceLoad, MemoryLoad, WorkerLoad
 from gpustack.domain.model import Model, ModelAccess
 from gpustack.domain.unit import GIB
 from gpustack.domain.worker import Condition, Memory, Worker, WorkerState, WorkerStatus
+from gpustack.metrics.traffic import ModelTraffic
 from gpustack.server import deployment
+from gpustack.server.model_rates import ModelRates
 
 from .stream import Stream, streaming
 from .world import SOURCE, World
@@ -196,7 +198,7 @@ async def test_people_see_the_models_that_they_may_use_and_nothing_else(world: W
         assert (kind, event, document["name"]) == ("models", 1, "secret")
         await world.store.write(lambda tx: tx.change(Model, secret.id, allowed_user_ids=()))
         assert await console.until("change") == [["models", 3, {"id": secret.id}]]
-    for query in ("?kinds=workers", "?kinds=models,model-files", "?loads=1"):
+    for query in ("?kinds=workers", "?kinds=models,model-files", "?loads=1", "?rates=1"):
         answer = await world.ask("GET", f"/v1/changes{query}", user)
         assert answer.status_code == 403
 
@@ -204,7 +206,8 @@ async def test_people_see_the_models_that_they_may_use_and_nothing_else(world: W
 async def test_a_wrong_query_is_answered_with_what_is_wrong(world: World) -> None:
     for query, fault in (
         ("?kinds=pods", "there is no 'pods'"),
-        ("?loads=all", "ids of workers"),
+        ("?loads=all", "loads: must be at most 256 ids"),
+        ("?rates=1,x", "rates: must be at most 256 ids"),
         ("?loads=" + ",".join(map(str, range(300))), "at most 256"),
         ("?since=yesterday", "whole number"),
     ):
@@ -235,6 +238,26 @@ async def test_loads_are_told_of_the_workers_on_the_screen_and_only_when_they_ch
         world.context.workers.live.reported(one.id, LOAD)
         assert await console.until("loads")
         assert await console.stream.line() == b":", "silence is broken by comments"
+
+
+async def test_rates_are_told_of_the_models_on_the_screen_and_only_when_they_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_stream, "LOADS_EVERY", 0.02)
+    counts = dict[int, ModelTraffic]()
+    rates = ModelRates(world.context.monotonic, world.context.clock)
+    rates.counted = lambda: {**counts}
+    world = world.rebuilt(rates=rates)
+    key = (await world.model("tiny")).id
+    async with watching(world, f"?kinds=&rates={key},999") as console:
+        assert (await console.event())[0] == "synced"
+        for tokens in (0, 50):
+            counts[key] = ModelTraffic(answers=1, completion=tokens)
+            rates.sample()
+        ((told, rate),) = await console.until("rates")
+        assert told == key
+        assert rate["last_used_at"]
+        assert (await world.get("/v1/model-rates"))["items"] == [{"model_id": key, **rate}]
 
 
 async def test_a_stream_ends_with_the_right_to_it(world: World) -> None:

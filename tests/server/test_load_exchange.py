@@ -10,9 +10,11 @@ import pytest
 import trio
 
 from gpustack.domain.load import load_of
+from gpustack.metrics.traffic import ModelTraffic
 from gpustack.server import load_exchange
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.load_exchange import LoadExchange
+from gpustack.server.model_rates import ModelRates
 from gpustack.store import Store, StoreSettings, open_store
 from tests.databases import Server
 from tests.domain.test_load import STATUS, other_load
@@ -26,14 +28,15 @@ LOAD, BUSY = load_of(STATUS), load_of(other_load(STATUS))
 class Node:
     store: Store
     live: LiveStatus
+    rates: ModelRates
     others: int = 1
 
 
 @asynccontextmanager
 async def node(url: str, name: str) -> AsyncIterator[Node]:
     store = await open_store(StoreSettings(data_dir="unused", url=url), Clock())
-    made = Node(store, LiveStatus(trio.current_time))
-    exchange = LoadExchange(store, made.live, name, lambda: made.others == 0)
+    made = Node(store, LiveStatus(trio.current_time), ModelRates(trio.current_time, Clock()))
+    exchange = LoadExchange(store, made.live, made.rates, name, lambda: made.others == 0)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         await nursery.start(lambda task_status: exchange.run(task_status=task_status))
@@ -60,6 +63,10 @@ async def test_two_servers_know_each_others_loads(
         two.live.reported(8, BUSY)
         await until(lambda: one.live.of(8) and two.live.of(7))
         assert (one.live.of(8), two.live.of(7)) == (BUSY, LOAD)
+        for answers in (1, 2):
+            two.rates.counted = lambda answers=answers: {3: ModelTraffic(answers=answers)}
+            two.rates.sample()
+        await until(lambda: one.rates.of(3).used_at)
         two.live.reported(7, BUSY)  # the worker turned to the other server
         await until(lambda: one.live.of(7) == BUSY)
         assert one.live.own().keys() == set()

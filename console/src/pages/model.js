@@ -1,18 +1,21 @@
 // One model: its instances, how to call it, who may, what it was, and what it is to be.
 
-import { store } from '../live.js';
+import { useEffect } from 'preact/hooks';
+import { store, watchRates } from '../live.js';
 import { Badge } from '../parts/badge.js';
 import { Button, Empty } from '../parts/button.js';
 import { html } from '../parts/html.js';
 import { Menu } from '../parts/menu.js';
 import { Fault, PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Tabs } from '../parts/tabs.js';
+import { Ago } from '../parts/time.js';
 import { go, setQuery } from '../router.js';
 import { t } from '../words.js';
 import { remove, scale, start } from './models/actions.js';
 import { CallIt } from './models/call.js';
 import { Access, Edit } from './models/edit.js';
 import { Instances } from './models/instances.js';
+import { lastUseOf, Rate } from './models/rate.js';
 import { Revisions } from './models/revisions.js';
 import { Replicas } from './models.js';
 import { sampleOf } from './playground/code.js';
@@ -23,6 +26,11 @@ export default function Model({ params }) {
   const { value, fault, again } = useFetched(`/v1/models/${params.id}`, undefined, [brief?.updated_at]);
   const users = useFetched('/v1/users', { perPage: -1 }).value?.items ?? [];
   const backends = (useFetched('/v1/inference-backends', { perPage: -1 }).value?.items ?? []).map((/** @type {any} */ one) => one.name);
+  const used = lastUseOf(Number(params.id), useFetched('/v1/usage', { by: 'model', model_ids: params.id }).value?.items?.[0]?.last_used_at);
+  useEffect(() => {
+    watchRates([Number(params.id)]);
+    return () => watchRates([]);
+  }, [params.id]);
   if (!store.ready.value) return html`<${Waiting} lines=${6} />`;
   if (!brief) {
     return html`<${Empty} title=${t('model.gone')} actions=${html`<a class="button" href="/models">${t('model.all')}</a>`} />`;
@@ -52,7 +60,7 @@ export default function Model({ params }) {
     <a class="button" href=${`/playground?model=${encodeURIComponent(brief.name)}`}>${t('models.playground')}</a>
     <${Menu} label=${t('models.actions', { name: brief.name })} items=${items} />`;
   const title = html`<span class="model-title"><span>${brief.name}</span> <${Badge} state=${brief.state} /></span>`;
-  return html`<${PageHead} title=${title} actions=${actions} under=${value?.description || brief.source_text} />
+  return html`<${PageHead} title=${title} actions=${actions} under=${html`${value?.description || brief.source_text}${used ? html` · ${t('models.used')} <${Ago} at=${used} />` : null} <${Rate} model=${brief} unit />`} />
     <${Tabs} tabs=${tabs} label=${brief.name} />`;
 }
 

@@ -1,8 +1,8 @@
 // All models: their state, their replicas, how much they are used; scaled, stopped and started in place.
 
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo } from 'preact/hooks';
 import { number, short } from '../format.js';
-import { store } from '../live.js';
+import { store, watchRates } from '../live.js';
 import { Badge } from '../parts/badge.js';
 import { Button, Empty } from '../parts/button.js';
 import { Search } from '../parts/field.js';
@@ -15,6 +15,7 @@ import { Ago } from '../parts/time.js';
 import { go, setQuery } from '../router.js';
 import { t } from '../words.js';
 import { remove, scale, start } from './models/actions.js';
+import { lastUseOf, Rate } from './models/rate.js';
 
 const HEIGHT = 58;
 const MOST_REPLICAS = 1000;
@@ -53,6 +54,7 @@ export default function Models({ query }) {
     return [...models.values()].filter((one) => SHOWS[show](one) && terms.every((term) => textOf(one).includes(term)));
   }, [models, search, show]);
 
+  useEffect(() => () => watchRates([]), []);
   if (!store.ready.value) return html`<${Waiting} lines=${6} />`;
   const deploy = html`<a class="button primary" href="/models/new"><${Icon} name="plus" />${t('models.deploy')}</a>`;
   if (!models.size) return html`<${PageHead} title=${t('nav.models')} /><${Empty} title=${t('models.none')} actions=${deploy}>${t('models.none-text')}<//>`;
@@ -69,6 +71,7 @@ export default function Models({ query }) {
       label=${t('nav.models')}
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
+      onShown=${(/** @type {any[]} */ drawn) => watchRates(drawn.map((one) => one.id))}
       columns=${columns(uses).filter((one) => ROOMY.matches || !one.roomy)}
       empty=${html`<${Empty} title=${t('models.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
     />`;
@@ -79,8 +82,9 @@ const columns = (uses) => [
   { key: 'name', title: t('models.name'), width: 'minmax(0, 3fr)', sort: (/** @type {any} */ one) => one.name, cell: (/** @type {any} */ one) => html`<${Name} model=${one} />` },
   { key: 'state', title: t('models.state'), width: '112px', wide: true, sort: (/** @type {any} */ one) => one.state, cell: (/** @type {any} */ one) => html`<${Badge} state=${one.state} />` },
   { key: 'replicas', title: t('models.replicas'), width: '108px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
-  { key: 'tokens', title: t('models.tokens'), width: '96px', wide: true, roomy: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
-  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.last, cell: (/** @type {any} */ one) => html`<${Ago} at=${uses.get(one.id)?.last} />` },
+  { key: 'rate', title: t('models.rate'), width: '84px', end: true, wide: true, cell: (/** @type {any} */ one) => html`<${Rate} model=${one} />` },
+  { key: 'tokens', title: t('models.tokens'), width: '96px', end: true, wide: true, roomy: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
+  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => lastUseOf(one.id, uses.get(one.id)?.last), cell: (/** @type {any} */ one) => html`<${Ago} at=${lastUseOf(one.id, uses.get(one.id)?.last)} />` },
   { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, roomy: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
 ];
@@ -90,7 +94,7 @@ function Name({ model }) {
   const reason = reasonOf(model, store.byModel.value.get(model.id) ?? []);
   return html`<div class="model-name">
     <span class="ellipsis"><a class="ellipsis" href=${`/models/${model.id}`} title=${model.name}>${model.name}</a><${Badge} state=${model.state} /></span>
-    <small class=${`ellipsis ${reason ? 'reason' : 'muted'}`} title=${reason || model.source_text}>${reason || model.source_text}</small>
+    <small class=${`ellipsis ${reason ? 'reason' : 'muted'}`} title=${reason || model.source_text}>${reason || html`<span class="rate-too"><${Rate} model=${model} unit /> </span>${model.source_text}`}</small>
   </div>`;
 }
 

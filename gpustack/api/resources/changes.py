@@ -15,7 +15,7 @@ from ..shape import Array, Document, Integer, QueryParameter, Text
 from ..wire import MODEL_FOR_USERS
 
 MOST_LOADS = 256
-"""Workers of which one stream tells the loads: more than a screen shows."""
+"""Workers and models of which one stream tells what changes all the time: more than a screen shows."""
 _RESUME = b"last-event-id"
 
 
@@ -39,17 +39,15 @@ def _kinds(call: ApiCall) -> frozenset[BriefKind]:
     return kinds
 
 
-def _workers(call: ApiCall) -> frozenset[int]:
-    """The workers whose loads are asked for."""
-    names = [name.strip() for name in (call.query.one("loads") or "").split(",") if name.strip()]
+def _ids(call: ApiCall, parameter: str) -> frozenset[int]:
+    """The workers whose loads, or the models whose rates are asked for."""
+    names = [name.strip() for name in (call.query.one(parameter) or "").split(",") if name.strip()]
     if not names:
         return frozenset()
     if call.caller.role is not Role.ADMIN:
-        raise Forbidden("Only administrators see the loads of workers")
+        raise Forbidden(f"Only administrators see {parameter}")
     if len(names) > MOST_LOADS or not all(map(is_whole, names)):
-        raise MalformedRequest(
-            f"loads: must be at most {MOST_LOADS} ids of workers, with commas between them"
-        )
+        raise MalformedRequest(f"{parameter}: must be at most {MOST_LOADS} ids, with commas between them")
     return frozenset(map(int, names))
 
 
@@ -75,7 +73,7 @@ async def _changes(call: ApiCall) -> ApiResponse:
         store=context.store,
         feed=context.feed,
         audience=_audience(call, _kinds(call)),
-        loads=LoadNews(context.workers.live, _workers(call)),
+        loads=LoadNews(context.workers.live, _ids(call, "loads"), context.usage.rates, _ids(call, "rates")),
         allowed=lambda: still_admitted(context, caller),
         guards=guards_of(caller),
         since=_since(call),
@@ -88,8 +86,9 @@ _ANSWER = Document(
     fields={kind.value: Array(shape) for kind, shape in SHAPES.items()},
     note="The documents by kind. Events: `state` with [[kind, document], …] at the start; `synced`; then `change` with "
     "[[kind, 1|2|3, document or {id}], …] (created, changed, deleted), all of a commit together; `loads` with "
-    "[[worker id, {cpu, memory, gpu_devices}], …]; `reset`: forget everything, all is told again. Ids of events are "
-    "revisions.",
+    "[[worker id, {cpu, memory, gpu_devices}], …]; `rates` with [[model id, {tokens_per_second, "
+    "prompt_tokens_per_second, last_used_at}], …], what is not known left out; `reset`: forget everything, all is told "
+    "again. Ids of events are revisions.",
 )
 
 ROUTES = tagged(
@@ -118,6 +117,12 @@ ROUTES = tagged(
                     name="loads",
                     shape=Text(longest=4096),
                     note=f"Ids of at most {MOST_LOADS} workers, with commas: their loads are told every 15 s.",
+                ),
+                QueryParameter(
+                    name="rates",
+                    shape=Text(longest=4096),
+                    note=f"The same for at most {MOST_LOADS} models: how fast they read and write, and when they were "
+                    "used last.",
                 ),
             ),
             answer=_ANSWER,

@@ -32,12 +32,12 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 async def _find(client: AdminClient, name: str) -> dict[str, Any]:
-    from gpustack.cli.lookup import INSTANCES, MODELS, WORKERS, find
+    from gpustack.cli.lookup import INSTANCES, MODELS, WORKERS, find, rates_of
 
     for path in (MODELS, INSTANCES, WORKERS):
         found = await find(client, path, name)
         if found is not None:
-            return found
+            return found | (await rates_of(client)).get(found.get("id"), {}) if path == MODELS else found
     raise NotFound(
         f"There is no model, instance or worker {name!r}; gpustack ls, gpustack ps and gpustack workers list them"
     )

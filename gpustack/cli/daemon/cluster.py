@@ -30,6 +30,7 @@ from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.leadership import Leadership, ServicesOfTerm, StoreLease
 from gpustack.server.live_status import LiveStatus
 from gpustack.server.load_exchange import LoadExchange
+from gpustack.server.model_rates import ModelRates
 from gpustack.server.presence import ServerPresence, settle
 from gpustack.store.database import open_shared
 from gpustack.store.server_registry import (
@@ -161,6 +162,7 @@ class ClusterMembership:
         identity: ClusterIdentity,
         heartbeats: HeartbeatTimes,
         live: LiveStatus,
+        rates: ModelRates,
         make_services: ServicesOfTerm,
     ) -> ClusterMembership:
         """Built, not started; ``make_services`` makes the loops that run while this server leads."""
@@ -171,7 +173,7 @@ class ClusterMembership:
         return cls(
             Leadership(lease, make_services, CONTROL_RESTART),
             presence,
-            LoadExchange(store, live, identity.me.uuid, lambda: len(presence.urls) < 2),
+            LoadExchange(store, live, rates, identity.me.uuid, lambda: len(presence.urls) < 2),
             identity.me,
         )
 

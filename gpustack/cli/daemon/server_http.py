@@ -115,6 +115,7 @@ def api_context(
             load=services.background.load,
             budgets=services.accounting.budgets,
             metrics=MetricMapFile.within(options.data_dir),
+            rates=services.rates,
         ),
         server=ServerDescription(
             version=Version(version=__version__, git_commit=__commit__),
@@ -191,7 +192,7 @@ def build_gateway(
         daemon.loaded.environment.proxy_timeout_seconds,
         daemon.loaded.environment.tcp_connector_limit or math.inf,
     )
-    return Gateway(
+    gateway = Gateway(
         AuthenticationCache(authenticate, lambda: services.store.snapshot),
         endpoints,
         dispatcher,
@@ -202,6 +203,8 @@ def build_gateway(
         services.accounting.traffic,
         spool=daemon.loaded.options.data_dir,
     )
+    services.rates.counted = gateway.counted
+    return gateway
 
 
 def _answer_of(error: GpustackError, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

@@ -27,6 +27,7 @@ from gpustack.ray.machine import RayMachine
 from gpustack.server.facts import FactsCache
 from gpustack.server.heartbeat import HeartbeatTimes
 from gpustack.server.live_status import LiveStatus
+from gpustack.server.model_rates import ModelRates
 from gpustack.server.ray_dashboard import RayDashboard
 from gpustack.server.ray_head import OwnRay
 from gpustack.server.services import BackgroundServices, leading_services
@@ -53,6 +54,8 @@ class ServerServices:
     """When each worker was last heard."""
     live: LiveStatus
     """What each measured last."""
+    rates: ModelRates
+    """How fast models are; it looks at what the gateway counts."""
     facts: FactsCache
     background: BackgroundServices
     sign_on: SignOnSetup
@@ -71,7 +74,7 @@ class ServerServices:
         """Build them all; ``identity`` is what the servers on the database have agreed on."""
         options = daemon.loaded.options
         pool, heartbeats = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
-        live = LiveStatus(trio.current_time)
+        live, rates = LiveStatus(trio.current_time), ModelRates(trio.current_time, utc_now)
         worker_client = WorkerClient(pool, identity.keys.forward_key)
         facts = FactsCache(
             facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
@@ -92,7 +95,7 @@ class ServerServices:
                 monotonic=trio.current_time,
             )
 
-        cluster = ClusterMembership.of(daemon, store, identity, heartbeats, live, leading)
+        cluster = ClusterMembership.of(daemon, store, identity, heartbeats, live, rates, leading)
         if ray is not None:
             cluster.leadership.standing = ray.leads
         return cls(
@@ -104,6 +107,7 @@ class ServerServices:
             worker_client=worker_client,
             heartbeats=heartbeats,
             live=live,
+            rates=rates,
             facts=facts,
             background=BackgroundServices.of(
                 store,
@@ -133,6 +137,7 @@ class ServerServices:
             await control.start(self.cluster.presence, restart=NEVER)
         if self.cluster.exchange is not None:
             await control.start(self.cluster.exchange)
+        await control.start(self.rates)
         await control.start(self.facts)
         await control.start(self.cluster.leadership, restart=NEVER)  # it restarts what it leads
         for service in (*self.background.services, *self.sign_on.services):

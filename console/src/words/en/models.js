@@ -18,6 +18,9 @@ export default {
   'of-replicas': '{ready} of {replicas} replicas ready',
   on: '{name} on {worker}',
   playground: 'Try it',
+  rate: 'Tokens/s',
+  'rate-is': '{rate} tokens/s',
+  'rate-of': '{written} tokens/s written, {read} tokens/s read: means of half a minute',
   replicas: 'Replicas',
   scaled: '{name} is to have {n} replicas.',
   search: 'Search names, sources, engines',
@@ -34,4 +37,5 @@ export default {
   stopped: '{name} is stopped.',
   summary: ({ n, look }) => `${n === '1' ? '1 model' : `${n} models`}${look === '0' ? '' : `, ${look} ${look === '1' ? 'needs' : 'need'} a look`}`,
   tokens: 'Tokens, 31 d',
+  used: 'last used',
 };

@@ -18,6 +18,9 @@ export default {
   'of-replicas': '{replicas} 个副本中 {ready} 个就绪',
   on: '{worker} 上的 {name}',
   playground: '试用',
+  rate: '词元/秒',
+  'rate-is': '{rate} 词元/秒',
+  'rate-of': '生成 {written} 词元/秒，读取 {read} 词元/秒：半分钟内的平均值',
   replicas: '副本',
   scaled: '{name} 将有 {n} 个副本。',
   search: '搜索名称、来源、引擎',
@@ -34,4 +37,5 @@ export default {
   stopped: '{name} 已停止。',
   summary: ({ n, look }) => `${n} 个模型${look === '0' ? '' : `，${look} 个需要关注`}`,
   tokens: '31 天 Token',
+  used: '上次使用',
 };
