@@ -1,9 +1,10 @@
 // Bundles the web console with esbuild.
 //
-//   core.js       everything that pages share: Preact, signals, shell, store, words, parts   ─┐
-//   home.js, …    a page each, fetched when it is opened; they take what they share from core │ all in one folder that is
-//   words-en.js   the words of a language                                                     │ named by a hash of its files
-//   index.css     the one style sheet                                                        ─┘
+//   before.js     runs first: the theme, and what this address will need is asked for         ─┐
+//   core.js       everything that pages share: Preact, signals, shell, store, words, parts, Home│ all in one folder that is
+//   models.js, …  a page each, fetched when it is opened; they take what they share from core   │ named by a hash of its files
+//   words-en.js   the words of a language                                                       │
+//   index.css     the one style sheet                                                          ─┘
 //   index.html    the shell, which names that folder
 
 import crypto from 'node:crypto';
@@ -21,6 +22,8 @@ export const BUDGET = 150_000;
 const SHARED = ['preact', 'preact/hooks', '@preact/signals', 'htm'];
 const LANGUAGES = ['en', 'zh'];
 const CORE = './core.js';
+/** In core with all that it imports: where most come first, what is shown is then there with the shell. */
+const FIRST = path.join(PAGES, 'home.js');
 
 const SETTINGS = {
   absWorkingDir: here,
@@ -55,17 +58,26 @@ function refuseAmbiguous(files) {
   }
 }
 
-/** In core: pages and words are files beside it. */
-const besides = {
+/** The first page and what it imports of other pages. */
+async function modulesOfFirst() {
+  const elsewhere = { name: 'elsewhere', setup: (build) => build.onResolve({ filter: /.*/ }, (asked) => (asked.kind === 'dynamic-import' ? { path: asked.path, external: true } : undefined)) };
+  const { metafile } = await esbuild.build({ ...SETTINGS, entryPoints: [FIRST], metafile: true, outdir: '.', packages: 'external', plugins: [elsewhere] });
+  return Object.keys(metafile.inputs).map((file) => path.resolve(here, file)).filter((file) => file.startsWith(PAGES + path.sep));
+}
+
+/** In core: pages and words are files beside it, but for those that core has. @param {string[]} own */
+const besides = (own) => ({
   name: 'besides',
   setup(build) {
-    build.onResolve({ filter: /^\.\/pages\/[\w-]+\.js$/ }, (asked) => ({ path: `./${path.basename(asked.path)}`, external: true }));
+    build.onResolve({ filter: /^\.\/pages\/[\w-]+\.js$/ }, (asked) =>
+      own.includes(path.resolve(asked.resolveDir, asked.path)) ? undefined : { path: `./${path.basename(asked.path)}`, external: true },
+    );
     build.onResolve({ filter: /^words:/ }, (asked) => ({ path: `./words-${asked.path.slice(6)}.js`, external: true }));
   },
-};
+});
 
-/** In pages: what core has is taken from there. */
-const fromCore = {
+/** In pages: what core has is taken from there. @param {string[]} own */
+const fromCore = (own) => ({
   name: 'from-core',
   setup(build) {
     build.onResolve({ filter: /.*/ }, (asked) => {
@@ -73,10 +85,11 @@ const fromCore = {
       if (SHARED.includes(asked.path)) return { path: CORE, external: true };
       if (!asked.path.startsWith('.')) return undefined;
       const wanted = path.resolve(asked.resolveDir, asked.path);
-      return wanted.startsWith(PAGES + path.sep) || !wanted.startsWith(SOURCES + path.sep) ? undefined : { path: CORE, external: true };
+      if (!wanted.startsWith(SOURCES + path.sep)) return undefined;
+      return wanted.startsWith(PAGES + path.sep) && !own.includes(wanted) ? undefined : { path: CORE, external: true };
     });
   },
-};
+});
 
 /** `words-en`: all files of `src/words/en`, each under its name, so that a new file needs no list. */
 function wordsOf(language) {
@@ -91,8 +104,8 @@ function wordsOf(language) {
   });
 }
 
-function core() {
-  const files = modules();
+function core(own) {
+  const files = [...modules(), ...own];
   refuseAmbiguous(files);
   const all = [...SHARED, ...files.filter((file) => path.basename(file) !== 'main.js')];
   const lines = all.map((file) => `export * from ${JSON.stringify(file)};`);
@@ -100,32 +113,41 @@ function core() {
     ...SETTINGS,
     stdin: { contents: `import './main.js';\n${lines.join('\n')}`, resolveDir: SOURCES },
     outfile: 'core.js',
-    plugins: [besides],
+    plugins: [besides(own)],
   });
 }
 
-function pages() {
+function pages(own) {
   return esbuild.build({
     ...SETTINGS,
-    entryPoints: fs.readdirSync(PAGES).filter((file) => file.endsWith('.js')).map((file) => path.join(PAGES, file)),
+    entryPoints: fs.readdirSync(PAGES).filter((file) => file.endsWith('.js')).map((file) => path.join(PAGES, file)).filter((file) => !own.includes(file)),
     outdir: '.',
     splitting: true,
     chunkNames: 'shared-[hash]',
-    plugins: [fromCore],
+    plugins: [fromCore(own)],
+    metafile: true,
   });
 }
 
-const single = (entry, outfile) => esbuild.build({ ...SETTINGS, entryPoints: [path.join(SOURCES, entry)], outfile });
+/** The files that the page at an address needs beside core, for each pattern of an address. */
+async function filesOfPages({ outputs }) {
+  const needed = (file) => [file, ...(outputs[file]?.imports ?? []).filter((one) => one.kind === 'import-statement' && !one.external).flatMap((one) => needed(one.path))];
+  const { PAGES: all } = await import(`./src/paths.js?${Date.now()}`);
+  return all.flatMap((page) => {
+    const file = /pages\/([\w-]+\.js)/.exec(String(page.load))?.[1];
+    const pattern = `^${page.path.replace(/:\w+/g, '[^/]+')}/?$`;
+    return outputs[file] ? [[pattern, [...new Set(needed(file))]]] : [];
+  });
+}
+
+const single = (entry, outfile, settings = {}) => esbuild.build({ ...SETTINGS, ...settings, entryPoints: [path.join(SOURCES, entry)], outfile });
 
 /** All files by name. */
 async function compile() {
-  const made = await Promise.all([
-    core(),
-    pages(),
-    single('styles/index.css', 'index.css'),
-    single('before.js', 'before.js'),
-    ...LANGUAGES.map(wordsOf),
-  ]);
+  const own = await modulesOfFirst();
+  const made = await Promise.all([pages(own), core(own), single('styles/index.css', 'index.css'), ...LANGUAGES.map(wordsOf)]);
+  const files = JSON.stringify(await filesOfPages(made[0].metafile));
+  made.push(await single('before.js', 'before.js', { format: 'iife', define: { FILES_OF_PAGES: files, LANGUAGES: JSON.stringify(LANGUAGES) } }));
   return new Map(made.flatMap((one) => one.outputFiles).map((file) => [path.basename(file.path), Buffer.from(file.contents)]));
 }
 

@@ -23,6 +23,16 @@ function sentence(body) {
   return '';
 }
 
+/** What `before.js` has asked for already, by path; each answer is taken once. @type {Record<string, Promise<Response>>} */
+const asked = globalThis.asked ?? {};
+
+/** @param {string} method @param {string} path */
+function askedBefore(method, path) {
+  const answer = method === 'GET' ? asked[path] : undefined;
+  delete asked[path];
+  return answer;
+}
+
 /**
  * One request; the answer as the browser gives it. Throws `ApiError`.
  *
@@ -35,7 +45,7 @@ export async function send(method, path, { body, signal: until, headers } = {}) 
   const form = body instanceof FormData;
   let answer;
   try {
-    answer = await fetch(path, {
+    answer = await (askedBefore(method, path) ?? fetch(path, {
       method,
       signal: until,
       credentials: 'same-origin',
@@ -46,7 +56,7 @@ export async function send(method, path, { body, signal: until, headers } = {}) 
         ...headers,
       },
       body: body === undefined ? (method === 'POST' || method === 'PUT' ? '{}' : undefined) : form ? body : JSON.stringify(body),
-    });
+    }));
   } catch (fault) {
     if (until?.aborted) throw fault;
     throw new ApiError(0, '', 'unreachable');

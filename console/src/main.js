@@ -1,20 +1,20 @@
-// Where it starts: the words, who is signed in, and the page of this address are fetched side by side.
+// Where it starts: the words, who is signed in, and the page of this address are fetched side by side, and drawn at once.
 
 import { render } from 'preact';
 import { effect } from '@preact/signals';
 import { startLive, stopLive } from './live.js';
 import { html } from './parts/html.js';
-import { place, startRouter } from './router.js';
+import { loadPage, place, startRouter } from './router.js';
 import { me, whoIsIt } from './session.js';
 import { Shell } from './shell.js';
 import { loadWords } from './words.js';
 
 async function start() {
-  place.value.page?.load();
   // Most who come are signed in: what they will see is fetched while it is asked who they are.
   startLive();
   startRouter();
-  await Promise.all([loadWords(), whoIsIt()]);
+  // A page that does not come is the matter of the shell.
+  await Promise.all([loadWords(), whoIsIt(), loadPage(place.value.page).catch(() => {})]);
   effect(() => {
     const account = me.value;
     if (account && !account.require_password_change) startLive();

@@ -40,6 +40,18 @@ const here = () => {
 /** Where the browser is. @type {import('@preact/signals').Signal<Place>} */
 export const place = signal(here());
 
+/** Modules of pages that have been fetched. @type {Map<import('./paths.js').Page, any>} */
+const loaded = new Map();
+
+/** The module of a page if it is here already. @param {import('./paths.js').Page | null} page */
+export const pageHere = (page) => page && loaded.get(page);
+
+/** Fetch the module of a page; rejected where it cannot be fetched. @param {import('./paths.js').Page | null} page */
+export async function loadPage(page) {
+  if (page && !loaded.has(page)) loaded.set(page, await page.load());
+  return pageHere(page);
+}
+
 /**
  * Go to another page, or change the query of this one.
  *

@@ -13,7 +13,7 @@ import { Waiting } from './parts/page.js';
 import { Preferences } from './parts/preferences.js';
 import { Toasts, whisper } from './parts/toast.js';
 import { PAGES } from './paths.js';
-import { go, place } from './router.js';
+import { go, loadPage, pageHere, place } from './router.js';
 import { me, isAdmin, signOut } from './session.js';
 import { ChangePassword, SignIn } from './sign-in.js';
 import { language, t } from './words.js';
@@ -100,13 +100,13 @@ function Connection() {
 function Page() {
   const { page, params, query, path } = place.value;
   const allowed = page && (page.who === 'anyone' || isAdmin.value);
-  const [loaded, setLoaded] = useState(/** @type {{page: any, module: any, fault?: boolean} | null} */ (null));
+  const [told, setTold] = useState(/** @type {{page: any, fault: boolean} | null} */ (null));
   const first = useRef(true);
   useEffect(() => {
-    if (!page || !allowed) return;
-    page.load().then(
-      (module) => setLoaded({ page, module }),
-      () => setLoaded({ page, module: null, fault: true }),
+    if (!allowed || pageHere(page)) return;
+    loadPage(page).then(
+      () => setTold({ page, fault: false }),
+      () => setTold({ page, fault: true }),
     );
   }, [page, allowed]);
   useEffect(() => {
@@ -114,13 +114,14 @@ function Page() {
     document.title = heading ? `${heading.textContent} · GPUStack` : 'GPUStack';
     if (first.current) first.current = false;
     else if (heading instanceof HTMLElement) heading.focus({ preventScroll: true });
-  }, [path, loaded, language.value]);
+  }, [path, told, language.value]);
   if (!page) return html`<${Empty} title=${t('shell.no-page')} actions=${html`<a class="button" href="/">${t('nav.home')}</a>`}>${path}<//>`;
   if (!allowed) return html`<${Empty} title=${t('shell.not-allowed')} actions=${html`<a class="button" href="/">${t('nav.home')}</a>`}>${t('shell.admins')}<//>`;
-  if (loaded?.page !== page) return html`<${Waiting} />`;
+  const module = pageHere(page);
   // After an update of the server the files of this page are gone; the new ones come with a reload.
-  if (loaded.fault) return html`<${Sentence} tone="warn" actions=${html`<${Button} onClick=${() => location.reload()}>${t('shell.reload')}<//>`}>${t('shell.outdated')}<//>`;
-  const Shown = loaded.module.default;
+  if (!module && told?.page === page && told.fault) return html`<${Sentence} tone="warn" actions=${html`<${Button} onClick=${() => location.reload()}>${t('shell.reload')}<//>`}>${t('shell.outdated')}<//>`;
+  if (!module) return html`<${Waiting} />`;
+  const Shown = module.default;
   return html`<${Shown} key=${path} params=${params} query=${query} />`;
 }
 

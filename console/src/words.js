@@ -2,7 +2,7 @@
 // A word is asked for by `page.key`; the words of a page are in `words/LANGUAGE/PAGE.js`.
 
 import { signal } from '@preact/signals';
-import { choose, chosen } from './settings.js';
+import { choose } from './settings.js';
 
 /** @typedef {string | ((values: Record<string, any>) => string)} Word */
 
@@ -11,22 +11,12 @@ export const LANGUAGES = { en: 'English', zh: '中文' };
 
 const LOADERS = { en: () => import('words:en'), zh: () => import('words:zh') };
 
-/** The code of the language that is shown. */
-export const language = signal(preferred());
+/** The code of the language that is shown; `before.js` has found it. */
+export const language = signal(document.documentElement.lang);
 
 /** @type {Record<string, Record<string, Word>>} */
 let words = {};
 let revision = signal(0);
-
-function preferred() {
-  const kept = chosen('language');
-  if (kept && kept in LANGUAGES) return kept;
-  for (const wanted of navigator.languages ?? [navigator.language]) {
-    const code = wanted.toLowerCase().split('-')[0];
-    if (code in LANGUAGES) return code;
-  }
-  return 'en';
-}
 
 /** Fetch the words of the present language. Nothing can be shown before. */
 export async function loadWords() {
