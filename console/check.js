@@ -6,6 +6,8 @@ import { pathToFileURL } from 'node:url';
 
 const SOURCES = path.join(import.meta.dirname, 'src');
 const LANGUAGES = ['en', 'zh'];
+/** Pages with words for languages other than that of the server alone: what its own sentences are about. */
+const NOT_ENGLISH = new Set(['told']);
 /** `t('page.key'` with a text for a key; keys that are put together cannot be checked. */
 const ASKED = /\bt\(\s*'([\w.-]+)'/g;
 const ENTRY = /^ {2}(?:'([\w.-]+)'|([\w]+)):/gm;
@@ -35,7 +37,7 @@ export function check() {
   others.forEach((keys, index) => {
     const language = LANGUAGES[index + 1];
     for (const key of first) if (!keys.has(key)) faults.push(`${key} is not in words/${language}`);
-    for (const key of keys) if (!first.has(key)) faults.push(`${key} is in words/${language} alone`);
+    for (const key of keys) if (!first.has(key) && !NOT_ENGLISH.has(key.split('.')[0])) faults.push(`${key} is in words/${language} alone`);
   });
   for (const file of files(SOURCES)) {
     for (const [, key] of fs.readFileSync(file, 'utf8').matchAll(ASKED)) {

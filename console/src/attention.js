@@ -7,6 +7,7 @@ import { isAdmin } from './session.js';
 
 /**
  * @typedef {object} Action
+ * @property {string} kind
  * @property {string} label
  * @property {string} method
  * @property {string} path
@@ -15,6 +16,7 @@ import { isAdmin } from './session.js';
  *
  * @typedef {object} Item
  * @property {string} id
+ * @property {string} kind
  * @property {'critical' | 'warning' | 'notice'} severity
  * @property {string} text
  * @property {string} [since]

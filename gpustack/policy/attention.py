@@ -39,6 +39,21 @@ class TroubleSeverity(StrEnum):
     NOTICE = "notice"
 
 
+class ActionKind(StrEnum):
+    """What an action does, where it is not what a remedy of that kind says."""
+
+    REPLACE = "replace"
+    ROLL_BACK = "roll_back"
+    SCALE = "scale"
+    STOP_MODEL = "stop_model"
+    REMOVE_WORKER = "remove_worker"
+    CORDON = "cordon"
+    STOP_DRAIN = "stop_drain"
+    FETCH_AGAIN = "fetch_again"
+    EVICT_FILES = "evict_files"
+    RAISE_BUDGET = "raise_budget"
+
+
 _RANK = {severity: rank for rank, severity in enumerate(TroubleSeverity)}
 _LAST = datetime.max.replace(tzinfo=UTC)
 
@@ -46,8 +61,9 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 @attrs.frozen(kw_only=True)
 class TroubleAction:
     """A request to the API that would end a trouble. ``confirm`` is the question to ask before it is sent, ``None``
-    where it does no harm."""
+    where it does no harm. ``kind`` is one of ``ActionKind``, or that of the remedy which it carries out."""
 
+    kind: str
     label: str
     method: str
     path: str
@@ -196,12 +212,15 @@ def cut(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
-def change_model(
-    label: str, model: Model, fields: Mapping[str, Any], confirm: str | None = None
-) -> TroubleAction:
-    """Set fields of a deployment."""
+def want_replicas(label: str, model: Model, replicas: int, confirm: str | None = None) -> TroubleAction:
+    """Set how many replicas a deployment wants."""
     return TroubleAction(
-        label=label, method="PUT", path=f"/v1/models/{model.id}", body=fields, confirm=confirm
+        kind=ActionKind.SCALE if replicas else ActionKind.STOP_MODEL,
+        label=label,
+        method="PUT",
+        path=f"/v1/models/{model.id}",
+        body={"replicas": replicas},
+        confirm=confirm,
     )
 
 
@@ -217,11 +236,16 @@ def by_remedy(remedy: Remedy) -> TroubleAction | None:
     if any(change.field == REMOVED for change in remedy.changes):
         name = remedy.changes[0].name
         return TroubleAction(
-            label=label, method="DELETE", path=f"/v1/model-instances/{key}", confirm=f"End instance {name}?"
+            kind=remedy.kind,
+            label=label,
+            method="DELETE",
+            path=f"/v1/model-instances/{key}",
+            confirm=f"End instance {name}?",
         )
     path = {MODEL: "/v1/models", WORKER: "/v1/workers"}[of]
     body = {change.field: change.value for change in remedy.changes}
     return TroubleAction(
+        kind=remedy.kind,
         label=label,
         method="PUT",
         path=f"{path}/{key}",

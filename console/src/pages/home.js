@@ -11,6 +11,7 @@ import { confirm } from '../parts/dialog.js';
 import { html } from '../parts/html.js';
 import { Fault, PageHead, Waiting } from '../parts/page.js';
 import { Ago } from '../parts/time.js';
+import { Told, toldText } from '../parts/told.js';
 import { toast } from '../parts/toast.js';
 import { go } from '../router.js';
 import { isAdmin } from '../session.js';
@@ -41,12 +42,12 @@ function ForAdministrators() {
 function Decision({ item }) {
   const path = pathOf(item.object);
   const actions = (item.actions ?? []).map(
-    (action, index) => html`<${Button} kind=${index ? 'plain' : 'primary'} onClick=${() => carryOut(action)}>${action.label}<//>`,
+    (action, index) => html`<${Button} kind=${index ? 'plain' : 'primary'} onClick=${() => carryOut(action)}><${Told} of=${`do-${action.kind}`}>${action.label}<//><//>`,
   );
   const detail = html`<span class="severity">${t(`home.${item.severity}`)}</span>
     ${item.since ? html` · <${Ago} at=${item.since} />` : null}
     ${path && item.object ? html` · <a href=${path}>${item.object.name}</a>` : null}`;
-  return html`<${Sentence} tone=${TONES[item.severity]} actions=${actions.length ? actions : null} detail=${detail}>${item.text}<//>`;
+  return html`<${Sentence} tone=${TONES[item.severity]} actions=${actions.length ? actions : null} detail=${detail}><${Told} of=${`trouble-${item.kind}`}>${item.text}<//><//>`;
 }
 
 /** @param {import('../attention.js').Action} action */
@@ -57,9 +58,10 @@ async function carryOut(action) {
     go(action.path);
     return;
   }
-  if (action.confirm && !(await confirm({ title: action.label, text: action.confirm, submit: action.label, danger: action.method === 'DELETE' }))) return;
+  const label = toldText(`do-${action.kind}`, action.label);
+  if (action.confirm && !(await confirm({ title: label, text: action.confirm, submit: action.label, danger: action.method === 'DELETE' }))) return;
   await send(action.method, action.path, { body: action.body });
-  toast(t('home.done', { what: action.label }));
+  toast(t('home.done', { what: label }));
   await askAttention();
 }
 

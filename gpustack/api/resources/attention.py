@@ -40,6 +40,7 @@ def _shown(trouble: Trouble) -> Doc:
 
 def _shown_action(action: TroubleAction) -> Doc:
     return {
+        "kind": action.kind,
         "label": action.label,
         "method": action.method,
         "path": action.path,
@@ -51,6 +52,7 @@ def _shown_action(action: TroubleAction) -> Doc:
 _ACTION = Document(
     name="TroubleAction",
     fields={
+        "kind": Text(),
         "label": Text(),
         "method": Text(),
         "path": Text(),

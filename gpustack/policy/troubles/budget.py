@@ -10,6 +10,7 @@ import attrs
 from gpustack.domain.access import Limits
 from gpustack.domain.usage import BudgetDraw
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -71,6 +72,7 @@ def _trouble(draw: BudgetDraw, kind: LimitKind, record: Any, limits: Limits, wor
         object=TroubleObject(kind=object_kind, id=record.id, name=name),
         actions=(
             TroubleAction(
+                kind=ActionKind.RAISE_BUDGET,
                 label=f"Allow {limit * 2} a {_WORDS[kind]}",
                 method="PUT",
                 path=f"{path}/{record.id}",

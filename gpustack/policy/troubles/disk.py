@@ -8,6 +8,7 @@ from gpustack.domain.event import ObjectKind
 from gpustack.domain.unit import GIB, human_bytes
 from gpustack.domain.worker import Worker
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -64,6 +65,7 @@ def _actions(look: AttentionLook, worker: Worker, needed: int) -> Iterator[Troub
     size = sum(file.size or 0 for file in plan.files)
     what = counted(len(plan.files), "file")
     yield TroubleAction(
+        kind=ActionKind.EVICT_FILES,
         label=f"Remove {what} that nobody uses ({human_bytes(size)})",
         method="POST",
         path="/v1/model-files/evict",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gpustack.domain.event import ObjectKind
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -41,6 +42,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             count=len(progress.left),
             actions=(
                 TroubleAction(
+                    kind=ActionKind.STOP_DRAIN,
                     label="Stop emptying it",
                     method="PUT",
                     path=f"/v1/workers/{worker.id}",

@@ -10,14 +10,15 @@ from gpustack.domain.instance import ModelInstance
 from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import Model
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
-    change_model,
     counted,
     cut,
     earliest,
     of_model,
+    want_replicas,
 )
 
 KIND = "failing"
@@ -64,14 +65,18 @@ def _fails(instance: ModelInstance, now: datetime) -> bool:
 def _actions(model: Model, failed: list[ModelInstance]) -> Iterator[TroubleAction]:
     for instance in sorted(failed, key=lambda one: one.id)[:_MOST_ACTIONS]:
         yield TroubleAction(
-            label=f"Replace {instance.name}", method="DELETE", path=f"/v1/model-instances/{instance.id}"
+            kind=ActionKind.REPLACE,
+            label=f"Replace {instance.name}",
+            method="DELETE",
+            path=f"/v1/model-instances/{instance.id}",
         )
     if model.generation > 1:
         yield TroubleAction(
+            kind=ActionKind.ROLL_BACK,
             label="Bring back what it was before its last change",
             method="POST",
             path=f"/v1/models/{model.id}/rollback",
             body={},
             confirm=f"Take the last change of {model.name} back?",
         )
-    yield change_model("Stop it", model, {"replicas": 0}, f"Set the replicas of {model.name} to 0?")
+    yield want_replicas("Stop it", model, 0, f"Set the replicas of {model.name} to 0?")

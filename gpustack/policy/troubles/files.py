@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.event import ObjectKind
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -53,5 +54,8 @@ def more(count: int) -> str:
 def _actions(files: list[ModelFile], names: list[str]) -> Iterator[TroubleAction]:
     for file, name in list(zip(files, names, strict=True))[:_MOST_ACTIONS]:
         yield TroubleAction(
-            label=f"Fetch again on {name}", method="POST", path=f"/v1/model-files/{file.id}/reset"
+            kind=ActionKind.FETCH_AGAIN,
+            label=f"Fetch again on {name}",
+            method="POST",
+            path=f"/v1/model-files/{file.id}/reset",
         )

@@ -8,11 +8,11 @@ from gpustack.policy.attention import (
     AttentionLook,
     Trouble,
     TroubleSeverity,
-    change_model,
     counted,
     cut,
     listed,
     of_model,
+    want_replicas,
 )
 
 KIND = "fragile"
@@ -38,9 +38,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             text=cut(f"If worker {listed(workers)} is lost, nothing of {model.name} serves any more"),
             since=None,
             object=of_model(model),
-            actions=(
-                change_model(f"Run {counted(more_replicas, 'replica')}", model, {"replicas": more_replicas}),
-            ),
+            actions=(want_replicas(f"Run {counted(more_replicas, 'replica')}", model, more_replicas),),
         )
 
 

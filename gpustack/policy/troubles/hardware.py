@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpustack.domain.event import ObjectKind
 from gpustack.domain.worker import Worker
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -37,6 +38,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             count=len(faults),
             actions=(
                 TroubleAction(
+                    kind=ActionKind.CORDON,
                     label="Cordon it: place nothing more there",
                     method="PUT",
                     path=f"/v1/workers/{worker.id}",

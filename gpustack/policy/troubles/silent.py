@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpustack.domain.event import ObjectKind
 from gpustack.domain.worker import Worker, WorkerState
 from gpustack.policy.attention import (
+    ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
@@ -36,6 +37,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             object=TroubleObject(kind=ObjectKind.WORKER.value, id=worker.id, name=worker.name),
             actions=(
                 TroubleAction(
+                    kind=ActionKind.REMOVE_WORKER,
                     label="Remove it; its replicas start elsewhere",
                     method="DELETE",
                     path=f"/v1/workers/{worker.id}",

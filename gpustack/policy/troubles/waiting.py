@@ -10,12 +10,12 @@ from gpustack.policy.attention import (
     Trouble,
     TroubleAction,
     by_remedy,
-    change_model,
     counted,
     cut,
     earliest,
     of_model,
     waits_for_decision,
+    want_replicas,
 )
 
 KIND = "waiting"
@@ -51,4 +51,4 @@ def _actions(look: AttentionLook, model: Model, waiting: int) -> tuple[TroubleAc
     fewer = max(0, min(model.replicas, len(look.replicas(model.id))) - waiting)
     label = "Stop it" if fewer == 0 else f"Want {counted(fewer, 'replica')} only"
     question = f"Set the replicas of {model.name} to {fewer}?"
-    return (*found, change_model(label, model, {"replicas": fewer}, question))
+    return (*found, want_replicas(label, model, fewer, question))

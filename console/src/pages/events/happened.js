@@ -13,9 +13,10 @@ import { Search, Segments, Tool } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
+import { Told } from '../../parts/told.js';
 import { Virtual } from '../../parts/virtual.js';
 import { place, setQuery } from '../../router.js';
-import { t } from '../../words.js';
+import { known, t } from '../../words.js';
 import { AT_ONCE, useEvents } from './follow.js';
 
 const KINDS = ['model', 'model-instance', 'worker', 'model-file'];
@@ -56,7 +57,7 @@ function List({ asked, search }) {
   if (fault) return html`<${Fault} text=${fault} />`;
   if (!events) return html`<${Waiting} lines=${6} />`;
   const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
-  const shown = terms.length ? events.filter((one) => terms.every((term) => `${one.text} ${one.object.name} ${one.kind} ${one.actor}`.toLowerCase().includes(term))) : events;
+  const shown = terms.length ? events.filter((one) => terms.every((term) => `${one.text} ${one.object.name} ${one.kind} ${known(`happened.${one.kind}`)} ${one.actor}`.toLowerCase().includes(term))) : events;
   return html`${shown.length
       ? html`<div class="event-list"><${Virtual} label=${t('nav.events')} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} atOnce=${10} row=${(/** @type {any} */ one) => html`<${Row} event=${one} onOpen=${() => setOpen(one)} />`} /></div>`
       : html`<${Empty} title=${t(search || asked.object || asked.severity ? 'events.no-match' : 'events.none')}>${t('events.kept')}<//>`}
@@ -74,14 +75,14 @@ export function Thing({ of: object }) {
 /** @param {{event: any, onOpen: () => void}} props */
 const Row = ({ event, onOpen }) =>
   html`<div class=${`event ${event.severity}`}>
-    <div class="event-what">${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} />`}<button type="button" class="as-text" onClick=${onOpen}><span>${event.text}</span></button></div>
+    <div class="event-what">${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} />`}<button type="button" class="as-text" onClick=${onOpen}><span><${Told} of=${event.kind}>${event.text}<//></span></button></div>
     <small class="muted ellipsis"><${Ago} at=${event.at} /> · ${t(`events.kind-${event.object.kind}`)} <${Thing} of=${event.object} />${event.actor ? ` · ${t('instance.by', { name: event.actor })}` : ''}</small>
   </div>`;
 
 /** @param {{event: any, onClose: () => void}} props */
 const EventDialog = ({ event, onClose }) =>
-  html`<${Dialog} title=${event.kind} onClose=${onClose} wide>
-    <p class="prose">${event.text}</p>
+  html`<${Dialog} title=${known(`happened.${event.kind}`) ?? event.kind} onClose=${onClose} wide>
+    <p class="prose" lang="en">${event.text}</p>
     <dl class="facts">
       <dt>${t('events.when')}</dt><dd>${dateTime(event.at)}</dd>
       <dt>${t(`events.kind-${event.object.kind}`)}</dt><dd><${Thing} of=${event.object} /></dd>

@@ -5,6 +5,7 @@ import { dateTime, duration } from '../../format.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
+import { Told } from '../../parts/told.js';
 import { t } from '../../words.js';
 
 const TONES = { error: 'bad', warning: 'warn' };
@@ -29,7 +30,7 @@ export function Timeline({ events, fault, again }) {
         const lasted = later ? (Date.parse(later.at) - Date.parse(event.at)) / 1000 : null;
         return html`<li key=${event.id} class=${TONES[event.severity] ?? ''}>
           <i aria-hidden="true"></i>
-          <div><p>${TONES[event.severity] ? html`<b class="severity">${t(`state.${event.severity}`)}</b> ` : null}${event.text}${event.actor ? html` <span class="muted">${t('instance.by', { name: event.actor })}</span>` : null}</p>
+          <div><p>${TONES[event.severity] ? html`<b class="severity">${t(`state.${event.severity}`)}</b> ` : null}<${Told} of=${event.kind ?? ''}>${event.text}<//>${event.actor ? html` <span class="muted">${t('instance.by', { name: event.actor })}</span>` : null}</p>
             <p class="muted"><time datetime=${event.at}>${dateTime(event.at)}</time> · <${Ago} at=${event.at} />${lasted !== null && lasted >= 1 ? html` · ${t('instance.next-after', { time: duration(lasted) })}` : null}</p></div>
         </li>`;
       })}

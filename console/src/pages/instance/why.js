@@ -4,6 +4,7 @@ import { dateTime } from '../../format.js';
 import { Sentence } from '../../parts/button.js';
 import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
+import { Told } from '../../parts/told.js';
 import { known, t } from '../../words.js';
 import { Remedies } from '../models/remedies.js';
 
@@ -37,7 +38,7 @@ export function Matter({ explanation, instance }) {
     instance.next_retry_at ? t('instance.retry', { at: dateTime(instance.next_retry_at) }) : '',
     explanation?.final && instance.state === 'pending' ? t('instance.final') : '',
   ].filter(Boolean);
-  return html`<${Sentence} tone=${tone} detail=${details.length ? details.map((one) => html`<p>${one}</p>`) : null}>${said}<//>
+  return html`<${Sentence} tone=${tone} detail=${details.length ? details.map((one) => html`<p>${one}</p>`) : null}><${Told} of=${tone === 'warn' ? 'trouble-waiting' : tone === 'bad' ? 'trouble-failing' : ''}>${said}<//><//>
     ${changes.length ? html`<div class="helps"><${Remedies} changes=${changes} /></div>` : null}`;
 }
 

@@ -5,6 +5,7 @@ import { Button, Sentence } from '../../parts/button.js';
 import { html } from '../../parts/html.js';
 import { useFetched } from '../../parts/page.js';
 import { Ago } from '../../parts/time.js';
+import { Told } from '../../parts/told.js';
 import { store } from '../../live.js';
 import { bytes, percent } from '../../format.js';
 import { t } from '../../words.js';
@@ -57,7 +58,7 @@ function Place({ place }) {
 /** @param {{instance: any}} props */
 const Failed = ({ instance }) =>
   html`<${Sentence} tone="bad" actions=${html`<a class="button" href=${`/instances/${instance.id}`}>${t('model.look-at-log')}</a>`} detail=${instance.next_retry_at ? html`${t('model.retry')} <${Ago} at=${instance.next_retry_at} />` : null}
-    >${instance.name}: ${instance.state_message}<//
+    ><${Told} of="trouble-failing">${instance.name}: ${instance.state_message}<//><//
   >`;
 
 /** Why one waits, and what would help; asked anew when the cluster says otherwise of it. @param {{instance: any, count: number}} props */
@@ -67,7 +68,7 @@ function Why({ instance, count }) {
   const fits = value?.fits === true;
   return html`<div class="why">
     <${Sentence} tone="warn" detail=${value?.final ? t('why.final') : value?.waits_for?.sentence ?? (count > 1 ? t('why.others', { n: count - 1 }) : null)} actions=${html`<a class="button" href=${`/models/${instance.model_id}?tab=edit`}>${t('common.edit')}</a><${Button} onClick=${again}>${t('why.again')}<//>`}>
-      ${fits ? t('why.now') : said}
+      ${fits ? t('why.now') : html`<${Told} of="trouble-waiting">${said}<//>`}
     <//>
     <${Remedies} changes=${fits ? [] : (value?.changes ?? [])} />
     ${value && STUCK.has(instance.state) && value.workers?.length

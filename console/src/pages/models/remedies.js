@@ -6,6 +6,7 @@ import { Button } from '../../parts/button.js';
 import { confirm } from '../../parts/dialog.js';
 import { html } from '../../parts/html.js';
 import { toast } from '../../parts/toast.js';
+import { Told, toldText } from '../../parts/told.js';
 import { t } from '../../words.js';
 
 /**
@@ -48,7 +49,7 @@ export function Remedies({ changes, onModel, modelId, after }) {
     if (others.length) {
       const ends = others.some((part) => part.of === 'model_instance' || part.of === 'model');
       const names = others.map((part) => part.name).join(', ');
-      if (!(await confirm({ title: begun(remedy.sentence), text: t('why.sure', { names }), submit: t('why.do'), danger: ends }))) return;
+      if (!(await confirm({ title: toldText(`do-${remedy.kind}`, begun(remedy.sentence)), text: t('why.sure', { names }), submit: t('why.do'), danger: ends }))) return;
       for (const part of others) await carryOut(part);
       toast(t('why.done'));
     }
@@ -68,8 +69,8 @@ export function Remedies({ changes, onModel, modelId, after }) {
         (remedy) =>
           html`<li key=${remedy.kind}>
             ${isDone(remedy)
-              ? html`<${Button} icon="right" onClick=${() => act(remedy)}>${begun(remedy.sentence)}<//>`
-              : html`<span class="by-hand">${begun(remedy.sentence)}</span>`}
+              ? html`<${Button} icon="right" onClick=${() => act(remedy)}><${Told} of=${`do-${remedy.kind}`}>${begun(remedy.sentence)}<//><//>`
+              : html`<span class="by-hand"><${Told} of=${`do-${remedy.kind}`}>${begun(remedy.sentence)}<//></span>`}
           </li>`,
       )}
     </ul>
