@@ -15,7 +15,7 @@ from gpustack.cli.client_program import ClientProgram, clients, read_client
 from gpustack.cli.launch_record import records
 from gpustack.cli.main import main
 from gpustack.errors import GpustackError
-from tests.cli.anything_api import AnythingApi, anything_api
+from tests.cli.anything_api import ITEM, AnythingApi, anything_api
 
 OURS = clients({})
 KEY = "gpustack_a_b"
@@ -112,6 +112,42 @@ def test_arguments_take_the_place_of_those_that_are_given_without(env: dict[str,
     assert seen(env).startswith("argv session\n")
     assert main(["launch", "goose", "--model=x", "--", "run", "--restore"], env) == 0
     assert seen(env).startswith("argv run --restore\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"backend": "llama-box"}, "the window of x is 8192: give it --ctx-size=32768 at least"),
+        (
+            {"backend": "vllm", "backend_parameters": ["--max-model-len=16k"]},
+            "16000: give it --max-model-len=32768",
+        ),
+        ({"backend": "llama-box", "backend_parameters": ["--ctx-size", "32768"]}, None),
+        ({"backend": "llama-box", "backend_parameters": ["-c", "65536", "-np", "4"]}, "x is 16384"),
+        (
+            {"backend": "SGLang"},
+            None,
+        ),  # as long as the model's own configuration says, which is not known here
+        ({"backend": "of-an-administrator"}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_window_that_the_instructions_of_the_program_fill_is_told(
+    model: dict[str, object],
+    told: str | None,
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in model.items():
+        monkeypatch.setitem(ITEM, name, value)
+    assert main(["launch", "codex", "--model=x"], env) == 0
+    said = capsys.readouterr().err
+    assert ("before your first word" in said) is (told is not None)
+    assert told is None or told in said
+    assert main(["launch", "llm", "--model=x"], env) == 0
+    assert "before your first word" not in capsys.readouterr().err, "how much it sends is not known"
 
 
 def test_what_is_left_of_a_crash_is_brought_back_by_the_next_launch(

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _HEADS = ("NAME", "PROGRAM", "INSTALLED")
 _KEY = "the key"
+_LEAST_WINDOW = 32768
+"""Tokens that an agent should have, whatever it sends at first."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -71,7 +73,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
             + (f"; {client.page}" if client.page else "")
         )
     session = open_session(env)
-    model = session.run(lambda asking: _model(asking, command_line.text("--model")))
+    found = session.run(lambda asking: _model(asking, command_line.text("--model")))
+    model = str(found["name"])
+    if (note := _window_note(client, found)) is not None:
+        aside.say(note)
     return _launch(session, client, program, model, arguments, env, aside)
 
 
@@ -98,14 +103,14 @@ def _row(client: Doc) -> Row:
     return Row([str(client["name"]), str(client["title"]), Cell("yes", "green") if found else "-"])
 
 
-async def _model(client: AdminClient, name: str | None) -> str:
-    """The name of the model; raises NotFound with what there is."""
+async def _model(client: AdminClient, name: str | None) -> Doc:
+    """The model; raises NotFound with what there is."""
     from gpustack.cli.lookup import MODELS, answering
 
     if name is not None:
-        return str((await answering(client, name))["name"])
+        return await answering(client, name)
     chatting = [
-        str(model["name"])
+        model
         for model in await client.all(MODELS)
         if "llm" in (model.get("categories") or ()) and model.get("ready_replicas")
     ]
@@ -115,7 +120,23 @@ async def _model(client: AdminClient, name: str | None) -> str:
         raise NotFound(
             "No model that chats is ready; gpustack run MODEL deploys one, gpustack ls shows what there is"
         )
-    raise NotFound(f"Say which model with --model: {', '.join(chatting)}")
+    raise NotFound(f"Say which model with --model: {', '.join(str(model['name']) for model in chatting)}")
+
+
+def _window_note(client: ClientProgram, model: Doc) -> str | None:
+    """What to do about a window that the program's own instructions fill; ``None`` where they do not, as far as can be
+    told."""
+    from gpustack.cli.model_window import window_flag, window_of
+
+    window = window_of(model) if client.prompt_tokens else None
+    if window is None or client.prompt_tokens < window:
+        return None
+    flag, wanted = window_flag(model), max(_LEAST_WINDOW, 1 << client.prompt_tokens.bit_length())
+    how = f"give it {flag}={wanted} at least" if flag else "give it a longer one"
+    return (
+        f"{client.title} sends about {client.prompt_tokens} tokens before your first word, and the window of "
+        f"{model['name']} is {window}: {how} (in the console, or as a backend parameter of its manifest)"
+    )
 
 
 def _launch(
