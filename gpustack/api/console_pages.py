@@ -121,7 +121,8 @@ async def _page(call: ApiCall) -> ApiResponse:
         # Perhaps an OpenAI client whose base URL lacks /v1: it reads another form than ours.
         path = call.request.path
         problem = problem_of_status(
-            404, f"There is nothing at {path}; the documentation of the API is at /docs"
+            404,
+            f"At {path} there is a page for browsers; the API begins at /v1, and its documentation is at /docs",
         )
         return ApiResponse(status=404, document=problem.document(path, for_anybody=True))
     return shell(call)

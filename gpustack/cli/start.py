@@ -201,9 +201,8 @@ def _say_ready(daemon: DaemonContext, notify: Notifier) -> None:
     if role == "worker":
         where = f"joining {daemon.url}"
     else:
-        docs = "API" if options.disable_openapi_docs else f"API, and docs at {daemon.url}/docs"
         anywhere = "all addresses, here at " if daemon.is_open_to_all else ""
-        where = f"listening on {anywhere}{daemon.url} ({docs})"
+        where = f"listening on {anywhere}{daemon.url} (web console and API; guide at {daemon.url}/guide/)"
     log.info("GPUStack %s is ready as %s in %.2f s, %s", __version__, role, took, where)
     if role != "worker":
         log.info("Who may do what: %s", local_rule(options.force_auth_localhost, _listens_on(daemon)))

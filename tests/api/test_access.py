@@ -291,6 +291,11 @@ async def test_this_machine_is_not_held_up_by_a_password_to_change(world: World)
     await world.store.write(lambda tx: tx.change(User, world.admin.id, require_password_change=True))
     async with world.client(peer=HERE, host="localhost") as client:
         assert (await client.post("/v1/api-keys", json={"name": "x"})).status_code == 200
+        me = (await client.get("/v1/users/me")).json()
+    assert me["require_password_change"] is False, (
+        "or the console would ask for a password that nobody typed here"
+    )
+    assert (await world.get(f"/v1/users/{world.admin.id}"))["require_password_change"] is True
 
 
 # --- who is shut out while it speaks

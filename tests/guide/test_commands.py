@@ -28,6 +28,7 @@ from tests.daemon import WITHIN, Daemon, daemon
 from tests.fakes.hub import Hub, running_hub
 from tests.guide.blocks import Block, blocks_of, pages
 from tests.models.tiny_lora import make_tiny_lora
+from tests.ports import free_ports
 from tests.test_house import tracked
 
 GUIDE = ROOT / "docs" / "guide"
@@ -122,6 +123,8 @@ class Reader:
     daemon: Daemon
     home: Path
     hub: Hub
+    ports: dict[str, str]
+    """The ports of the daemon, as the environment says them: `gpustack doctor` looks at these."""
 
     def follow(self, blocks: Sequence[Block], within: float = WITHIN, cwd: Path | None = None) -> None:
         """Run the blocks of a page one after the other in one shell, at home or in ``cwd``.
@@ -170,6 +173,7 @@ class Reader:
         path = f"{self.home / 'bin'}{os.pathsep}{clean['PATH']}"
         return {
             **clean,
+            **self.ports,
             "PATH": path,
             "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
@@ -189,8 +193,19 @@ def reader(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     with running_hub() as hub:
         hub.add("Qwen/Qwen3-0.6B-GGUF", {"Qwen3-0.6B-Q8_0.gguf": tiny_model})
         hub.add("me/base-GGUF", {"base-Q8_0.gguf": tiny_model})
-        with daemon(home / "data", "--worker-name", "node-a", env={"HF_ENDPOINT": hub.url}) as one:
-            yield Reader(one, home, hub)
+        names = ("PORT", "WORKER_PORT", "METRICS_PORT", "WORKER_METRICS_PORT")
+        ports = {
+            f"GPUSTACK_{name}": str(port) for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
+        with daemon(
+            home / "data",
+            "--host",
+            "127.0.0.1",
+            "--worker-name",
+            "node-a",
+            env={"HF_ENDPOINT": hub.url, **ports},
+        ) as one:
+            yield Reader(one, home, hub, ports)
 
 
 @pytest.fixture(scope="module")

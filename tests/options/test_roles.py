@@ -114,7 +114,7 @@ def test_reset_admin_password_gives_a_new_one_that_must_be_changed(tmp_path: Pat
         )
         with urllib.request.urlopen(f"{one.url}/auth/login", data=form.encode(), timeout=WITHIN) as answer:
             assert answer.status == 200
-        assert one.call("GET", "/v1/users/me")[1]["require_password_change"] is True
+        assert one.call("GET", "/v1/users/1")[1]["require_password_change"] is True
 
 
 def test_the_limit_of_open_files_is_raised(tmp_path: Path) -> None:

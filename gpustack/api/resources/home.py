@@ -14,7 +14,9 @@ from ..route import ApiCall, ApiResponse, ApiRoute, tagged
 
 async def _home(call: ApiCall) -> ApiResponse:
     if not wants_page(call.request):
-        raise NotFound("There is nothing at /; the documentation of the API is at /docs")
+        raise NotFound(
+            "At / there is a page for browsers; the API begins at /v1, and its documentation is at /docs"
+        )
     if is_built(call.context):
         return shell(call)
     context, cookie = call.context, credentials_of(call.request).cookie

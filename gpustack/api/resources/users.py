@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from gpustack.domain.access import ApiKey, User
+from gpustack.domain.access import ApiKey, AuthMethod, User
 from gpustack.errors import AlreadyExists, BadRequest, Conflict
 from gpustack.identity.person import LONGEST_URL, LONGEST_USERNAME, USERNAME_RULE, is_username
 from gpustack.server import deployment
@@ -121,8 +121,13 @@ def _keep_an_admin(tx: Tx, name: str) -> None:
 
 
 def _me(then: Callable[[ApiCall, User], Any]) -> Callable[[ApiCall], Any]:
+    """Answers with the account as it concerns the caller: on this machine no password is asked for, nor a new one."""
+
     async def handler(call: ApiCall) -> ApiResponse:
-        return ApiResponse(document=USER.of(await then(call, call.account), call.rendering()))
+        user = await then(call, call.account)
+        if call.caller.means is AuthMethod.LOCAL:
+            user = attrs.evolve(user, require_password_change=False)
+        return ApiResponse(document=USER.of(user, call.rendering()))
 
     return handler
 

@@ -51,7 +51,8 @@ def _answer(url: str) -> Finding:
 def _sound(file: Path, until: float) -> Finding:
     if not file.exists():
         return note(f"{file} is not there yet; the first start makes it")
-    size = human_bytes(file.stat().st_size)
+    journal = file.with_name(f"{file.name}-wal")  # what was written last, which the file gets later
+    size = human_bytes(sum(one.stat().st_size for one in (file, journal) if one.exists()))
     try:
         with closing(
             sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)

@@ -29,9 +29,8 @@ async def look(context: CheckContext) -> list[Finding]:
             ):
                 sock.close()
         except ListenError as error:
-            found.append(
-                failed(str(error), f"End what holds it, or set {spec.option} to a port that is free.")
-            )
+            ended = _program_at(spec.port) or "what holds it"
+            found.append(failed(str(error), f"End {ended}, or set {spec.option} to a port that is free."))
         else:
             found.append(good(f"port {spec.port} ({spec.option}) is free"))
     return found
@@ -59,3 +58,18 @@ def ports_of(pid: int | None) -> frozenset[int]:
     except psutil.Error:
         return frozenset()
     return frozenset(one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN)
+
+
+def _program_at(port: int) -> str | None:
+    """The program that listens there, with its process; ``None`` where this user cannot see it."""
+    import psutil
+
+    try:
+        pids = [
+            one.pid
+            for one in psutil.net_connections(kind="tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid
+        ]
+        return f"{psutil.Process(pids[0]).name()} (process {pids[0]})" if pids else None
+    except psutil.Error:
+        return None

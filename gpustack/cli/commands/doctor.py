@@ -46,4 +46,7 @@ def _told(documents: Sequence[Mapping[str, str]], terminal: Terminal) -> str:
         lines.append(f"{verdict}  {one['check']:<{width}}  {one['message']}")
         if one["fix"]:
             lines.append(f"{'':<{width + 10}}→ {one['fix']}")
+    bad = [one["check"] for one in documents if one["verdict"] == CheckStatus.FAILED]
+    told = f"{len(bad)} failed, told above: {', '.join(dict.fromkeys(bad))}" if bad else "Nothing is wrong."
+    lines.append(terminal.style(told, _STYLES[CheckStatus.FAILED if bad else CheckStatus.GOOD]))
     return "\n".join(lines)
