@@ -16,7 +16,7 @@ from gpustack.domain.lifecycle import InstanceState
 from gpustack.domain.model import SPEC_FIELDS, Model
 from gpustack.domain.record import ChangeKind, Record
 from gpustack.domain.revision import ModelRevision
-from gpustack.domain.unit import GIB
+from gpustack.domain.unit import human_bytes
 from gpustack.domain.worker import Worker, WorkerState
 
 LONGEST_TEXT = 1000
@@ -323,7 +323,7 @@ def _of_file(before: ModelFile | None, after: ModelFile, is_deleted: bool) -> It
         return
     match after.state:
         case FileState.READY:
-            size = "" if after.size is None else f", {after.size / GIB:.1f} GiB"
+            size = "" if after.size is None else f", {human_bytes(after.size)}"
             source = f" from {after.fetched_from}" if after.fetched_from else ""
             yield _Draft(kind="file.ready", text=f"Is there{size}{source}", data={"size": after.size})
         case FileState.ERROR:

@@ -107,7 +107,7 @@ export default function Cluster({ query }) {
             html`<button type="button" aria-pressed=${name === show ? 'true' : 'false'} onClick=${() => setQuery({ show: name === 'all' ? '' : name })}>${t(`cluster.show-${name}`)}</button>`,
         )}
       </div>
-      <${Legend} />
+      ${[...workers.values()].some((one) => one.gpu_devices?.length) ? html`<${Legend} />` : null}
     </div>
     ${shown.length
       ? html`<${Virtual} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} label=${t('cluster.workers')} onShown=${(/** @type {any[]} */ drawn) => watchLoads(drawn.map((one) => one.id))} row=${(/** @type {any} */ worker) => html`<${Row} worker=${worker} actions=${actions} />`} />`

@@ -102,9 +102,15 @@ const columnsFor = (open) => [
   { key: 'size', title: t('files.size'), width: '90px', end: true, sort: (row) => row.file.size ?? null, cell: (row) => bytes(row.file.size) },
   { key: 'state', title: t('files.state'), width: 'minmax(110px, 1.2fr)', sort: (row) => row.file.state, cell: (row) => html`<${State} file=${row.file} />` },
   { key: 'kept', title: t('files.kept'), wide: true, width: 'minmax(0, 1.4fr)', sort: (row) => row.kept.why, cell: (row) => html`<${Why} kept=${row.kept} />` },
-  { key: 'used', title: t('files.last-used'), wide: true, width: '110px', sort: (row) => row.file.last_used_at ?? null, cell: (row) => (row.file.last_used_at ? html`<${Ago} at=${row.file.last_used_at} />` : html`<span class="muted">${t('files.never')}</span>`) },
+  { key: 'used', title: t('files.last-used'), wide: true, width: '110px', sort: (row) => row.file.last_used_at ?? null, cell: (row) => html`<${LastUse} row=${row} />` },
   { key: 'menu', title: '', width: '40px', cell: (row) => html`<${Menu} label=${t('files.actions', { name: row.file.source_text })} items=${itemsOf(row, open)} />` },
 ];
+
+/** @param {{row: Row}} props */
+function LastUse({ row }) {
+  if (row.kept.users.some((one) => one.state === 'running')) return html`<span>${t('files.now')}</span>`;
+  return row.file.last_used_at ? html`<${Ago} at=${row.file.last_used_at} />` : html`<span class="muted">${t('files.never')}</span>`;
+}
 
 /** @param {Row} row @param {(open: any) => void} open */
 function itemsOf(row, open) {
@@ -144,9 +150,10 @@ function Summary({ rows, worker }) {
   const size = (/** @type {Row[]} */ some) => some.reduce((sum, row) => sum + (row.file.size ?? 0), 0);
   const unused = rows.filter((row) => row.kept.why === '');
   const free = worker ? store.workers.value.get(worker)?.model_bytes_free : undefined;
+  const fetched = rows.filter((row) => row.file.source !== 'local_path');
   const parts = [
-    t('files.summary', { n: number(rows.length), size: bytes(size(rows.filter((row) => row.file.source !== 'local_path'))) }),
-    unused.length ? t('files.could-go', { n: number(unused.length), size: bytes(size(unused)) }) : t('files.none-could-go'),
+    t('files.summary', { n: number(rows.length), size: fetched.length ? bytes(size(fetched)) : '' }),
+    ...(!fetched.length ? [] : [unused.length ? t('files.could-go', { n: number(unused.length), size: bytes(size(unused)) }) : t('files.none-could-go')]),
     ...(free === undefined ? [] : [t('files.free-there', { size: bytes(free) })]),
   ];
   return parts.join(' ');

@@ -19,6 +19,8 @@ import { t } from '../words.js';
 import { capacityOf } from './cluster/capacity.js';
 import { Steps } from './first-steps.js';
 
+/** What ends the trouble and nothing else: never the first thing to press. */
+const LAST_RESORTS = new Set(['stop_model', 'remove_worker']);
 const TONES = { critical: 'bad', warning: 'warn', notice: 'quiet' };
 
 export default function Home() {
@@ -42,7 +44,7 @@ function ForAdministrators() {
 function Decision({ item }) {
   const path = pathOf(item.object);
   const actions = (item.actions ?? []).map(
-    (action, index) => html`<${Button} kind=${index ? 'plain' : 'primary'} onClick=${() => carryOut(action)}><${Told} of=${`do-${action.kind}`}>${action.label}<//><//>`,
+    (action, index) => html`<${Button} kind=${index || LAST_RESORTS.has(action.kind) ? 'plain' : 'primary'} onClick=${() => carryOut(action)}><${Told} of=${`do-${action.kind}`}>${action.label}<//><//>`,
   );
   const detail = html`<span class="severity">${t(`home.${item.severity}`)}</span>
     ${item.since ? html` · <${Ago} at=${item.since} />` : null}
@@ -86,9 +88,7 @@ function Figures() {
     <li><a href="/models"><b>${number(serving)}<small> / ${number(wanted)}</small></b><span>${t('home.models')}</span></a></li>
     <li><a href="/models"><b>${number(running)}<small> / ${number(instances.size)}</small></b><span>${t('home.instances')}</span></a></li>
     <li><a href="/cluster"><b>${number(capacity.ready)}<small> / ${number(capacity.workers)}</small></b><span>${t('home.workers')}</span></a></li>
-    <li>
-      <a href="/cluster"><b>${share === null ? '–' : `${share} %`}</b><span>${t('home.memory', { claimed: bytes(capacity.claimed), total: bytes(capacity.total) })}</span></a>
-    </li>
+    ${share === null ? null : html`<li><a href="/cluster"><b>${share} %</b><span>${t('home.memory', { claimed: bytes(capacity.claimed), total: bytes(capacity.total) })}</span></a></li>`}
   </ul>`;
 }
 

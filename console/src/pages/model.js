@@ -60,7 +60,7 @@ export default function Model({ params }) {
     <a class="button" href=${`/playground?model=${encodeURIComponent(brief.name)}`}>${t('models.playground')}</a>
     <${Menu} label=${t('models.actions', { name: brief.name })} items=${items} />`;
   const title = html`<span class="model-title"><span>${brief.name}</span> <${Badge} state=${brief.state} /></span>`;
-  return html`<${PageHead} title=${title} actions=${actions} under=${html`${value?.description || brief.source_text}${used ? html` · ${t('models.used')} <${Ago} at=${used} />` : null} <${Rate} model=${brief} unit />`} />
+  return html`<${PageHead} title=${title} actions=${actions} under=${html`${value?.description || brief.source_text}${used ? html` · ${t('models.used')} <${Ago} at=${used} />` : null}<${Rate} model=${brief} before=" · " unit />`} />
     <${Tabs} tabs=${tabs} label=${brief.name} />`;
 }
 

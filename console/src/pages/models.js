@@ -19,7 +19,6 @@ import { lastUseOf, Rate } from './models/rate.js';
 
 const HEIGHT = 58;
 const MOST_REPLICAS = 1000;
-const ROOMY = matchMedia('(min-width: 1200px)');
 /** @type {Record<string, (model: any) => boolean>} */
 const SHOWS = {
   all: () => true,
@@ -72,7 +71,7 @@ export default function Models({ query }) {
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
       onShown=${(/** @type {any[]} */ drawn) => watchRates(drawn.map((one) => one.id))}
-      columns=${columns(uses).filter((one) => ROOMY.matches || !one.roomy)}
+      columns=${columns(uses)}
       empty=${html`<${Empty} title=${t('models.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
     />`;
 }

@@ -107,10 +107,10 @@ function Narrowed({ asked, rows }) {
 /** @param {ReturnType<typeof askedOf>} asked @param {number} whole @param {(row: any) => number} valueOf @returns {import('../parts/table.js').Column[]} */
 function columnsFor({ group, measure }, whole, valueOf) {
   const { nameOf } = GROUPS[group];
-  const count = (/** @type {string} */ name, /** @type {boolean} */ wide) => ({ key: name, title: t(`usage.${name}`), end: true, wide, sort: (/** @type {any} */ row) => row[name], cell: (/** @type {any} */ row) => number(row[name]) });
+  const count = (/** @type {string} */ name, /** @type {boolean} */ wide) => ({ key: name, title: t(`usage.${name}`), end: true, wide, sort: (/** @type {any} */ row) => row[name], cell: (/** @type {any} */ row) => html`<${Count} value=${row[name]} />` });
   return [
     { key: 'name', title: t(`usage.by-${group}`), width: 'minmax(0, 2fr)', sort: nameOf, cell: (row) => html`<${Name} group=${group} row=${row} name=${nameOf(row)} />` },
-    { key: measure, title: t(`usage.${measure}`), end: true, sort: valueOf, cell: (row) => number(valueOf(row)) },
+    { key: measure, title: t(`usage.${measure}`), end: true, sort: valueOf, cell: (row) => html`<${Count} value=${valueOf(row)} />` },
     ...(group === 'day' ? [] : [{ key: 'share', title: t('usage.share'), wide: true, cell: (/** @type {any} */ row) => html`<${Meter} value=${whole ? (valueOf(row) / whole) * 100 : null} label=${t('usage.share')} />` }]),
     ...(measure === 'tokens' ? [count('request_count', true)] : []),
     count('failed_count', true),
@@ -119,6 +119,11 @@ function columnsFor({ group, measure }, whole, valueOf) {
     ...(group === 'day' ? [] : [{ key: 'last', title: t('usage.last'), wide: true, sort: (/** @type {any} */ row) => row.last_used_at, cell: (/** @type {any} */ row) => html`<${Ago} at=${row.last_used_at} />` }]),
   ];
 }
+
+const ROOMY = matchMedia('(min-width: 1200px)');
+
+/** In full where there is room for it. @param {{value: number}} props */
+const Count = ({ value }) => html`<span title=${number(value)}>${ROOMY.matches ? number(value) : short(value)}</span>`;
 
 /** A name that leads to what stands behind it. @param {{group: string, row: any, name: string}} props */
 function Name({ group, row, name }) {

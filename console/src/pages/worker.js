@@ -7,6 +7,7 @@ import { Badge } from '../parts/badge.js';
 import { DeviceBar, Legend, Meter, sentenceOf } from '../parts/bar.js';
 import { Button, Empty, Sentence } from '../parts/button.js';
 import { html } from '../parts/html.js';
+import { Menu } from '../parts/menu.js';
 import { PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Table } from '../parts/table.js';
 import { Ago } from '../parts/time.js';
@@ -23,21 +24,24 @@ export default function WorkerPage({ params }) {
     watchLoads([id]);
     return () => watchLoads([]);
   }, [id]);
-  const { value: full } = useFetched(worker ? `/v1/workers/${id}` : null);
+  const { value: full } = useFetched(worker ? `/v1/workers/${id}` : null, undefined, [worker?.state, worker?.drain?.left]);
   if (!store.ready.value) return html`<${Waiting} lines=${6} />`;
   if (!worker) return html`<${Empty} title=${t('worker.gone')} actions=${html`<a class="button" href="/cluster">${t('nav.cluster')}</a>`} />`;
   const instances = store.byWorker.value.get(id) ?? [];
   const devices = worker.gpu_devices ?? [];
+  const offered = actions.of(worker);
+  const first = offered.filter((one) => one.short);
+  const more = offered.filter((one) => !one.short);
   return html`<nav class="crumbs" aria-label=${t('worker.path')}><a href="/cluster">${t('nav.cluster')}</a></nav>
     <${PageHead}
       title=${worker.name}
       under=${html`<${Badge} state=${stateOf(worker)} /> ${worker.ip}${worker.version ? ` · ${worker.version}` : ''}${worker.state_since ? html` · ${t('worker.since')} <${Ago} at=${worker.state_since} />` : null}`}
-      actions=${actions.of(worker).map((one) => html`<${Button} kind=${one.danger ? 'quiet' : 'plain'} onClick=${one.act}>${one.short ?? one.text}<//>`)}
+      actions=${html`${first.map((one) => html`<${Button} onClick=${one.act}>${one.short ?? one.text}<//>`)}<${Menu} label=${t('cluster.actions', { name: worker.name })} items=${more} />`}
     />
     ${worker.state === 'ready' ? null : html`<${Sentence} tone=${worker.state === 'unreachable' ? 'bad' : 'warn'}>${worker.state_message || t('worker.silent')}<//>`}
-    ${worker.drain ? html`<${Draining} drain=${worker.drain} />` : null}
+    ${worker.drain ? html`<${Draining} drain=${worker.drain} waits=${full?.drain?.waits_for ?? []} />` : null}
     <section>
-      <div class="section-head"><h2>${t('worker.devices')}</h2><${Legend} /></div>
+      <div class="section-head"><h2>${t('worker.devices')}</h2>${devices.length ? html`<${Legend} />` : null}</div>
       ${devices.length ? null : html`<p class="muted">${t('worker.no-devices')}</p>`}
       <ul class="device-list">
         ${devices.map((/** @type {any} */ device) => html`<li key=${device.index}><${Device} device=${device} holders=${holdersOf(instances, id, device.index)} /></li>`)}
@@ -73,10 +77,9 @@ export default function WorkerPage({ params }) {
     ${actions.dialog}`;
 }
 
-/** @param {{drain: any}} props */
-function Draining({ drain }) {
-  const waits = drain.waits_for ?? [];
-  const text = drain.left.length ? t('worker.draining', { n: drain.left.length, of: drain.of ?? '?' }) : t('worker.drained');
+/** @param {{drain: {of?: number, left: number}, waits: string[]}} props */
+function Draining({ drain, waits }) {
+  const text = drain.left ? t('worker.draining', { n: drain.left, of: drain.of ?? '?' }) : t('worker.drained');
   return html`<${Sentence} tone=${waits.length ? 'warn' : 'quiet'} detail=${waits.length ? waits.join('; ') : null}>${text}<//>`;
 }
 
@@ -115,9 +118,9 @@ function Instances({ instances, workerId }) {
         title: t('worker.gpus'),
         width: '80px',
         wide: true,
-        cell: (/** @type {any} */ one) => [one, ...(one.subordinate_workers ?? [])].filter((share) => share.worker_id === workerId).flatMap((share) => share.gpu_indexes ?? []).join(', '),
+        cell: (/** @type {any} */ one) => [one, ...(one.subordinate_workers ?? [])].filter((share) => share.worker_id === workerId).flatMap((share) => share.gpu_indexes ?? []).join(', ') || 'CPU',
       },
-      { key: 'since', title: t('worker.since'), width: '110px', wide: true, sort: (/** @type {any} */ one) => one.state_since, cell: (/** @type {any} */ one) => html`<${Ago} at=${one.state_since} />` },
+      { key: 'since', title: t('worker.since-head'), width: '110px', wide: true, sort: (/** @type {any} */ one) => one.state_since, cell: (/** @type {any} */ one) => html`<${Ago} at=${one.state_since} />` },
     ],
     [models, workerId],
   );

@@ -14,10 +14,12 @@ import { Virtual } from './virtual.js';
  * @property {(row: any) => any} [sort] the value to sort by; without it the column does not sort
  * @property {boolean} [end] written at the end of the cell, as numbers are
  * @property {boolean} [wide] left out on narrow screens
+ * @property {boolean} [roomy] left out where there is not much room
  */
 
 const HEIGHT = 40;
 const NARROW = matchMedia('(max-width: 640px)');
+const ROOMY = matchMedia('(min-width: 1200px)');
 
 /** @param {any} a @param {any} b what is not known comes last */
 function compare(a, b) {
@@ -41,7 +43,7 @@ function compare(a, b) {
  */
 export function Table({ rows, columns, label, keyOf = (row) => row.id, sorted, empty, height = HEIGHT, onShown }) {
   const [order, setOrder] = useState(sorted ?? null);
-  const shown = NARROW.matches ? columns.filter((column) => !column.wide) : columns;
+  const shown = columns.filter((column) => !(column.wide && NARROW.matches) && !(column.roomy && !ROOMY.matches));
   const by = columns.find((column) => column.key === order?.key)?.sort;
   const ordered = useMemo(() => {
     if (!by) return rows;

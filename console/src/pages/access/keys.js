@@ -79,10 +79,10 @@ const columnsFor = (ownerOf, open, again) => [
     sort: (row) => row.name,
     cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.name} onClick=${() => open({ what: 'edit', key: row })}>${row.name}</button><small class="muted ellipsis">${row.description ?? ''}</small>`,
   },
-  ...(ownerOf ? [{ key: 'owner', title: t('access.owner'), wide: true, width: 'minmax(0, 0.8fr)', sort: ownerOf, cell: (/** @type {any} */ row) => html`<span title=${ownerOf(row)}>${ownerOf(row)}</span>` }] : []),
+  ...(ownerOf ? [{ key: 'owner', title: t('access.owner'), wide: true, roomy: true, width: 'minmax(0, 0.8fr)', sort: ownerOf, cell: (/** @type {any} */ row) => html`<span title=${ownerOf(row)}>${ownerOf(row)}</span>` }] : []),
   { key: 'may', title: t('access.may'), wide: true, width: 'minmax(0, 1.3fr)', cell: (row) => html`<${May} of=${row} />` },
-  { key: 'limits', title: t('access.limits'), wide: true, width: 'minmax(0, 1.3fr)', cell: (row) => html`<${Left} limits=${row.limits} path=${`/v1/api-keys/${row.id}/limits`} />` },
-  { key: 'used', title: t('access.last-used'), wide: true, width: '100px', sort: (row) => row.last_used_at, cell: (row) => (row.last_used_at ? html`<${Ago} at=${row.last_used_at} />` : html`<span class="muted">${t('access.never')}</span>`) },
+  { key: 'limits', title: t('access.limits'), wide: true, width: 'minmax(0, 1.6fr)', cell: (row) => html`<${Left} limits=${row.limits} path=${`/v1/api-keys/${row.id}/limits`} />` },
+  { key: 'used', title: t('access.last-used'), wide: true, roomy: true, width: '100px', sort: (row) => row.last_used_at, cell: (row) => (row.last_used_at ? html`<${Ago} at=${row.last_used_at} />` : html`<span class="muted">${t('access.never')}</span>`) },
   { key: 'state', title: t('access.state'), width: '110px', sort: stateOf, cell: (row) => html`<${Badge} state=${stateOf(row)} />${row.expires_at ? html`<small class="muted ellipsis">${t('account.ends')} <${Ago} at=${row.expires_at} /></small>` : null}` },
   { key: 'menu', title: '', width: '40px', cell: (row) => html`<${Menu} label=${t('access.actions', { name: row.name })} items=${itemsOf(row, open, again)} />` },
 ];

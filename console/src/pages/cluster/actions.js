@@ -29,10 +29,10 @@ export function useActions() {
       worker.cordoned
         ? { text: t('cluster.uncordon'), short: t('cluster.uncordon-short'), act: () => change(worker, { cordoned: false }, t('cluster.uncordoned', { name })) }
         : { text: t('cluster.cordon'), short: t('cluster.cordon-short'), act: () => change(worker, { cordoned: true }, t('cluster.cordoned', { name })) },
-      ...(worker.draining ? [] : [{ text: t('cluster.drain'), act: () => setOpen({ what: 'drain', worker }) }]),
+      ...(worker.draining ? [] : [{ text: t('cluster.drain'), short: t('cluster.drain'), act: () => setOpen({ what: 'drain', worker }) }]),
       { text: t('cluster.labels'), act: () => setOpen({ what: 'labels', worker }) },
-      { text: t('nav.events'), act: () => go(`/events?worker=${worker.id}`) },
       { text: t('cluster.taints'), act: () => setOpen({ what: 'taints', worker }) },
+      { text: t('nav.events'), short: t('nav.events'), act: () => go(`/events?worker=${worker.id}`) },
       worker.barred
         ? { text: t('cluster.admit'), act: () => post(`/v1/workers/${worker.id}/admit`).then(() => toast(t('cluster.admitted', { name }))) }
         : { text: t('cluster.bar'), danger: true, act: () => bar(worker) },

@@ -21,7 +21,7 @@ import { AT_ONCE, useEvents } from './follow.js';
 
 const KINDS = ['model', 'model-instance', 'worker', 'model-file'];
 const SEVERITIES = ['', 'warning', 'error'];
-const HEIGHT = 72;
+const HEIGHT = matchMedia('(max-width: 640px)').matches ? 76 : 56;
 const heightOf = () => HEIGHT;
 
 export function Happened() {
@@ -75,7 +75,7 @@ export function Thing({ of: object }) {
 /** @param {{event: any, onOpen: () => void}} props */
 const Row = ({ event, onOpen }) =>
   html`<div class=${`event ${event.severity}`}>
-    <div class="event-what">${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} />`}<button type="button" class="as-text" onClick=${onOpen}><span><${Told} of=${event.kind}>${event.text}<//></span></button></div>
+    <div class="event-what">${event.severity === 'info' ? null : html`<${Badge} state=${event.severity} />`}<button type="button" class="as-text" title=${event.text} onClick=${onOpen}><span><${Told} of=${event.kind}>${event.text}<//></span></button></div>
     <small class="muted ellipsis"><${Ago} at=${event.at} /> · ${t(`events.kind-${event.object.kind}`)} <${Thing} of=${event.object} />${event.actor ? ` · ${t('instance.by', { name: event.actor })}` : ''}</small>
   </div>`;
 

@@ -19,13 +19,13 @@ function rateOf(model) {
 /** @param {number | undefined} value */
 const shown = (value) => number(value, value !== undefined && value < 10 ? 1 : 0);
 
-/** @param {{model: any, unit?: boolean}} props `unit`: with the words that say what it is */
-export function Rate({ model, unit }) {
+/** @param {{model: any, unit?: boolean, before?: string}} props `unit`: with the words that say what it is */
+export function Rate({ model, unit, before = '' }) {
   const rate = store.rates.value.get(model.id);
   const value = rateOf(model);
   if (unit && value === undefined) return null;
   const title = rate ? t('models.rate-of', { written: shown(rate.tokens_per_second), read: shown(rate.prompt_tokens_per_second) }) : undefined;
-  return html`<span class=${value ? 'num' : 'num muted'} title=${title}>${unit ? t('models.rate-is', { rate: shown(value) }) : shown(value)}</span>`;
+  return html`${before}<span class=${value ? 'num' : 'num muted'} title=${title}>${unit ? t('models.rate-is', { rate: shown(value) }) : shown(value)}</span>`;
 }
 
 /** When it was used last: as the stream says, or as usage has it. @param {number} id @param {string | null} [stored] */

@@ -82,9 +82,9 @@ export function seriesOf(rows, periods, { keyOf, nameOf, valueOf, rest }) {
   return series;
 }
 
-/** The least of 1, 2, 5, 10, 20, … that is not below a value. @param {number} value */
+/** The least of 1, 1.5, 2, 3, 5, 10, 15, … that is not below a value. @param {number} value */
 export function roundUp(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((one) => one * power).find((one) => one >= value) ?? value;
+  return [1, 1.5, 2, 3, 5, 10].map((one) => one * power).find((one) => one >= value) ?? value;
 }

@@ -33,7 +33,7 @@ export default {
   members: 'Processes',
   memory: 'Memory',
   'memory-when': 'Measured when the engine was ready (version {build}). What is claimed is set aside on its worker, whether used or not.',
-  'next-after': 'then {time}',
+  'next-after': 'lasted {time}',
   'no-environment': 'Nothing is set for it.',
   'no-events': 'Nothing has been written down of it.',
   'no-memory': 'Nothing is claimed for it yet.',

@@ -19,6 +19,7 @@ export default {
   path: 'Where you are',
   processor: 'Processor',
   silent: 'It is silent.',
+  'since-head': 'Since',
   since: 'since',
   state: 'State',
   system: 'System',

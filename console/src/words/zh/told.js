@@ -11,7 +11,7 @@ export default {
   'do-install': '安装引擎',
   'do-label': '修改标签',
   'do-machine': '增加节点',
-  'do-more_workers': '增加多个节点',
+  'do-more_workers': '增加同类节点',
   'do-move': '移动其他实例',
   'do-offload': '允许使用内存（CPU 卸载）',
   'do-older_replica': '结束旧副本',

@@ -19,6 +19,7 @@ export default {
   path: '当前位置',
   processor: '处理器',
   silent: '没有心跳。',
+  'since-head': '开始于',
   since: '开始于',
   state: '状态',
   system: '系统',
