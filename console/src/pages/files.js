@@ -11,10 +11,9 @@ import { html } from '../parts/html.js';
 import { Menu } from '../parts/menu.js';
 import { PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Table } from '../parts/table.js';
-import { Ago } from '../parts/time.js';
 import { setQuery } from '../router.js';
 import { t } from '../words.js';
-import { CopyDialog, EvictDialog, fetchAgain, FileDialog, pin, RemoveDialog, workerName } from './files/dialogs.js';
+import { CopyDialog, EvictDialog, fetchAgain, FileDialog, LastUse, pin, RemoveDialog, workerName } from './files/dialogs.js';
 import { adaptersOf, keptBecause, usersOf } from './files/kept.js';
 
 /** @type {Record<string, (row: Row) => boolean>} */
@@ -86,7 +85,7 @@ function Dialogs({ open, onClose }) {
   const file = store.files.value.get(open.row.id) ?? open.row.file;
   if (open.what === 'copy') return html`<${CopyDialog} file=${file} onClose=${onClose} />`;
   if (open.what === 'remove') return html`<${RemoveDialog} file=${file} users=${open.row.kept.users} onClose=${onClose} />`;
-  return html`<${FileDialog} file=${file} onClose=${onClose} />`;
+  return html`<${FileDialog} file=${file} users=${open.row.kept.users} onClose=${onClose} />`;
 }
 
 /** @param {(open: any) => void} open @returns {import('../parts/table.js').Column[]} */
@@ -99,18 +98,12 @@ const columnsFor = (open) => [
     cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.file.source_text} onClick=${() => open({ what: 'show', row })}>${row.file.source_text}</button><small class="muted ellipsis">${sourceWord(row.file)}</small>`,
   },
   { key: 'worker', title: t('files.worker'), wide: true, sort: (row) => workerName(row.file.worker_id), cell: (row) => html`<a href=${`/cluster/${row.file.worker_id}`}>${workerName(row.file.worker_id)}</a>` },
-  { key: 'size', title: t('files.size'), width: '90px', end: true, sort: (row) => row.file.size ?? null, cell: (row) => bytes(row.file.size) },
+  { key: 'size', title: t('files.size'), width: '90px', end: true, wide: true, sort: (row) => row.file.size ?? null, cell: (row) => bytes(row.file.size) },
   { key: 'state', title: t('files.state'), width: 'minmax(110px, 1.2fr)', sort: (row) => row.file.state, cell: (row) => html`<${State} file=${row.file} />` },
   { key: 'kept', title: t('files.kept'), wide: true, width: 'minmax(0, 1.4fr)', sort: (row) => row.kept.why, cell: (row) => html`<${Why} kept=${row.kept} />` },
-  { key: 'used', title: t('files.last-used'), wide: true, width: '110px', sort: (row) => row.file.last_used_at ?? null, cell: (row) => html`<${LastUse} row=${row} />` },
+  { key: 'used', title: t('files.last-used'), wide: true, width: '110px', sort: (row) => row.file.last_used_at ?? null, cell: (row) => html`<${LastUse} file=${row.file} users=${row.kept.users} />` },
   { key: 'menu', title: '', width: '40px', cell: (row) => html`<${Menu} label=${t('files.actions', { name: row.file.source_text })} items=${itemsOf(row, open)} />` },
 ];
-
-/** @param {{row: Row}} props */
-function LastUse({ row }) {
-  if (row.kept.users.some((one) => one.state === 'running')) return html`<span>${t('files.now')}</span>`;
-  return row.file.last_used_at ? html`<${Ago} at=${row.file.last_used_at} />` : html`<span class="muted">${t('files.never')}</span>`;
-}
 
 /** @param {Row} row @param {(open: any) => void} open */
 function itemsOf(row, open) {

@@ -25,11 +25,11 @@ export function Steps() {
     <${Step} done=${ready > 0} title=${t('steps.machine')}>
       <p>${ready ? t('steps.machine-done', { workers: ready, devices }) : t('steps.machine-none')}</p>
       ${ready && !devices ? html`<p>${t('steps.no-gpu')}</p>` : null}
-      <p><button type="button" class="button" onClick=${() => setAdding(true)}><${Icon} name="plus" />${t('cluster.add')}</button></p>
+      <p><button type="button" class=${`button${ready ? '' : ' primary'}`} onClick=${() => setAdding(true)}><${Icon} name="plus" />${t('cluster.add')}</button></p>
     <//>
     <${Step} done=${models.length > 0} title=${t('steps.model')}>
       <p>${models.length ? t('steps.model-done', { name: models[0].name }) : t('steps.model-none')}</p>
-      ${models.length ? null : html`<p><a class="button primary" href="/models/new">${t('steps.deploy')}</a></p>`}
+      ${models.length ? null : html`<p><a class=${`button${ready ? ' primary' : ''}`} href="/models/new">${t('steps.deploy')}</a></p>`}
       <p class="muted">${t('steps.by-command')}</p>
       <${Code} text="gpustack run qwen3:0.6b" />
     <//>

@@ -34,10 +34,10 @@ function ForAdministrators() {
   const many = items?.length ?? 0;
   const ready = store.ready.value;
   const isNew = ready && store.models.value.size === 0;
-  return html`<${PageHead} title=${fault ? t('nav.home') : many ? t('home.decisions', { n: many }) : t('home.nothing')} />
+  return html`<${PageHead} title=${fault ? t('nav.home') : many ? t('home.decisions', { n: many }) : isNew ? t('steps.title') : t('home.nothing')} />
     ${fault ? html`<${Fault} text=${fault} again=${askAttention} />` : null}
     ${many ? html`<ol class="decisions">${items?.map((item) => html`<li key=${item.id}><${Decision} item=${item} /></li>`)}</ol>` : null}
-    ${isNew ? html`<section><h2>${t('steps.title')}</h2><${Steps} /></section>` : ready ? html`<${Figures} />` : html`<${Waiting} />`}`;
+    ${isNew ? html`<section>${many || fault ? html`<h2>${t('steps.title')}</h2>` : null}<${Steps} /></section>` : ready ? html`<${Figures} />` : html`<${Waiting} />`}`;
 }
 
 /** @param {{item: import('../attention.js').Item}} props */

@@ -84,7 +84,7 @@ const columns = (uses) => [
   { key: 'rate', title: t('models.rate'), width: '84px', end: true, wide: true, cell: (/** @type {any} */ one) => html`<${Rate} model=${one} />` },
   { key: 'tokens', title: t('models.tokens'), width: '96px', end: true, wide: true, roomy: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
   { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => lastUseOf(one.id, uses.get(one.id)?.last), cell: (/** @type {any} */ one) => html`<${Ago} at=${lastUseOf(one.id, uses.get(one.id)?.last)} />` },
-  { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, roomy: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? '–' },
+  { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, roomy: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? html`<span class="muted">${t('models.auto')}</span>` },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
 ];
 

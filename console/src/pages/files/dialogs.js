@@ -62,7 +62,7 @@ export function RemoveDialog({ file, users, onClose }) {
   if (!full) return html`<${Dialog} title=${t('files.remove')} onClose=${onClose}><${Waiting} /><//>`;
   return html`<${FormDialog} title=${t('files.remove')} submit=${t('files.remove')} danger onSubmit=${remove} onClose=${onClose}>
     <p>${ours ? t('files.remove-text', { name: file.source_text, worker: workerName(file.worker_id) }) : t('files.remove-own', { name: file.source_text })}</p>
-    ${users.length ? html`<p class="fault">${t('files.in-use', { names: users.map((one) => one.name).join(', ') })}</p>` : null}
+    ${users.length && ours ? html`<p class="fault">${t('files.in-use', { names: users.map((one) => one.name).join(', ') })}</p>` : null}
     ${ours ? html`<${Check} label=${t('files.cleanup', { size: bytes(file.size) })} name="cleanup" hint=${t('files.cleanup-hint')} checked=${full.cleanup_on_delete} />` : null}
   <//>`;
 }
@@ -105,8 +105,14 @@ export function EvictDialog({ worker, onClose }) {
   <//>`;
 }
 
-/** All that is known of a file. @param {{file: any, onClose: () => void}} props */
-export function FileDialog({ file, onClose }) {
+/** When a file was read last, or that it is in use. @param {{file: any, users: any[]}} props */
+export function LastUse({ file, users }) {
+  if (users.some((one) => one.state === 'running')) return html`<span>${t('files.now')}</span>`;
+  return file.last_used_at ? html`<${Ago} at=${file.last_used_at} />` : html`<span class="muted">${t('files.never')}</span>`;
+}
+
+/** All that is known of a file. @param {{file: any, users: any[], onClose: () => void}} props */
+export function FileDialog({ file, users, onClose }) {
   const { value, fault, again } = useFetched(`/v1/model-files/${file.id}`, undefined, [file]);
   const full = /** @type {any} */ (value);
   return html`<${Dialog} title=${file.source_text} onClose=${onClose} wide>
@@ -116,7 +122,7 @@ export function FileDialog({ file, onClose }) {
           <dt>${t('files.size')}</dt><dd>${bytes(full.size)}</dd>
           <dt>${t('files.from')}</dt><dd>${full.fetched_from === 'hub' ? t('files.from-hub') : full.fetched_from || t('files.from-nowhere')}</dd>
           <dt>${t('files.made')}</dt><dd><${Ago} at=${full.created_at} /></dd>
-          <dt>${t('files.last-used')}</dt><dd>${full.last_used_at ? html`<${Ago} at=${full.last_used_at} />` : t('files.never-used')}</dd>
+          <dt>${t('files.last-used')}</dt><dd><${LastUse} file=${file} users=${users} /></dd>
           <dt>${t('files.paths')}</dt><dd>${full.resolved_paths.length ? full.resolved_paths.map((/** @type {string} */ one) => html`<code class="path">${one}</code>`) : '–'}</dd>
           ${full.state_message ? html`<dt>${t('files.message')}</dt><dd class="fault">${full.state_message}</dd>` : null}
         </dl>`

@@ -7,5 +7,5 @@ export default {
   start: 'Start it there. It asks for the token, so that it stands in no command line and no history.',
   then: 'It shows up here by itself within a few seconds. gpustack doctor tells what is wrong if not.',
   token: 'On the server, read the token by which machines join:',
-  'token-where': 'It is the file token in the data directory; the path is another one where --data-dir says so.',
+  'token-set': 'It is the one that is set by: {origin}.',
 };

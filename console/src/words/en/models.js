@@ -1,5 +1,6 @@
 export default {
   actions: 'What to do with {name}',
+  auto: 'automatic',
   call: 'Call it',
   'delete-none': 'Nothing of it runs. Its files stay on the workers.',
   'delete-text': 'This ends {instances}. Files stay on the workers.',

@@ -7,5 +7,5 @@ export default {
   start: '在新机器上启动。令牌通过提示输入，不会出现在命令行或历史记录中。',
   then: '几秒后它会自动出现在这里。如果没有，请用 gpustack doctor 检查。',
   token: '在服务器上读取加入集群的令牌：',
-  'token-where': '即数据目录中的 token 文件；如果设置了 --data-dir，路径会不同。',
+  'token-set': '即此处设置的令牌：{origin}。',
 };

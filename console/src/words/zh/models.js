@@ -1,5 +1,6 @@
 export default {
   actions: '{name} 的操作',
+  auto: '自动',
   call: '调用方法',
   'delete-none': '它没有正在运行的实例。其文件会保留在节点上。',
   'delete-text': '这会结束 {instances}。文件会保留在节点上。',
