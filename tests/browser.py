@@ -55,8 +55,9 @@ class Visitor:
 
 
 @contextmanager
-def running_browser(folder: Path, test: str) -> Iterator[Callable[[str], Visitor]]:
-    """Give a function that makes visitors by name; each leaves ``trace.zip`` and its pictures in a folder."""
+def running_browser(folder: Path, test: str, *, traced: bool = True) -> Iterator[Callable[[str], Visitor]]:
+    """Give a function that makes visitors by name; each leaves its pictures, and ``trace.zip`` if ``traced``, in a
+    folder. To trace takes about as long again as what is done."""
     chromium = requires("chromium")
     requires_module("playwright")
     from playwright.sync_api import sync_playwright
@@ -68,20 +69,22 @@ def running_browser(folder: Path, test: str) -> Iterator[Callable[[str], Visitor
             executable_path=chromium, args=["--no-sandbox"]
         )
         stack.callback(browser.close)
-        yield lambda name: stack.enter_context(_visitor(browser, folder / name))
+        yield lambda name: stack.enter_context(_visitor(browser, folder / name, traced))
 
 
 @contextmanager
-def _visitor(browser: Browser, folder: Path) -> Iterator[Visitor]:
+def _visitor(browser: Browser, folder: Path, traced: bool) -> Iterator[Visitor]:
     folder.mkdir(parents=True)
     context = browser.new_context(ignore_https_errors=True)
     context.set_default_timeout(_MILLISECONDS)
-    context.tracing.start(screenshots=True, snapshots=True)
+    if traced:
+        context.tracing.start(screenshots=True, snapshots=True)
     page = context.new_page()
     visitor = Visitor(page, folder)
     page.on("framenavigated", lambda frame: visitor.seen.append(frame.url))
     try:
         yield visitor
     finally:
-        context.tracing.stop(path=folder / "trace.zip")
+        if traced:
+            context.tracing.stop(path=folder / "trace.zip")
         context.close()

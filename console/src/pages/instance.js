@@ -63,7 +63,7 @@ function Shown({ brief }) {
     { key: 'log', title: t('instance.log'), body: () => html`<${Log} instance=${brief} members=${named} />` },
     { key: 'placement', title: t('instance.placement'), body: () => html`<${Placement} explanation=${explanation} fault=${why.fault} again=${why.again} />` },
     { key: 'memory', title: t('instance.memory'), body: () => (instance ? html`<${Memory} instance=${instance} />` : html`<${Waiting} />`) },
-    { key: 'command', title: t('instance.command'), body: () => html`<${Command} id=${brief.id} deps=${moves} members=${named} />` },
+    { key: 'command', title: t('instance.command'), body: () => html`<${Command} id=${brief.id} placed=${members.length > 0} deps=${moves} members=${named} />` },
   ];
   return html`<${PageHead}
       title=${brief.name}

@@ -30,11 +30,13 @@ export function typed(argv) {
 /**
  * @param {object} props
  * @param {number} props.id of the instance
+ * @param {boolean} props.placed whether a worker may have started it
  * @param {any[]} props.deps fetched again when one of them changes
  * @param {Array<[string, string]>} props.members numbers and names, the main one first
  */
-export function Command({ id, deps, members }) {
+export function Command({ id, placed, deps, members }) {
   const [member, setMember] = useState('0');
+  if (!placed) return html`<p class="muted">${t('instance.no-launch')}</p>`;
   return html`${members.length > 1
       ? html`<div class="tools"><select class="short" aria-label=${t('instance.member')} value=${member} onChange=${(/** @type {any} */ event) => setMember(event.currentTarget.value)}>
           ${members.map(([value, name]) => html`<option value=${value}>${name}</option>`)}

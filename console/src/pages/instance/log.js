@@ -61,8 +61,9 @@ export function Log({ instance, members }) {
     held.current = [];
     follows.current = true;
     const until = new AbortController();
-    tell({ state: 'reading', fault: '' });
+    tell({ state: members.length ? 'reading' : 'none', fault: '' });
     lines.current.redraw();
+    if (!members.length) return undefined;
     const query = { tail: MOST_LINES, follow: previous ? undefined : 'true', previous: previous ? 'true' : undefined, member: member === '0' ? undefined : member };
     read(`/v1/model-instances/${instance.id}/logs`, query, put, () => tell({ state: 'live' }), until.signal).then(
       () => tell({ state: 'ended' }),

@@ -36,6 +36,7 @@ export default {
   'next-after': 'lasted {time}',
   'no-environment': 'Nothing is set for it.',
   'no-events': 'Nothing has been written down of it.',
+  'no-launch': 'It has no place yet, so nothing has been started.',
   'no-memory': 'Nothing is claimed for it yet.',
   'not-measured': 'It has not been measured yet; that is done a few seconds after the engine is ready.',
   'not-there': 'There is no such instance',

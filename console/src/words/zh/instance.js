@@ -36,6 +36,7 @@ export default {
   'next-after': '历时 {time}',
   'no-environment': '没有设置环境变量。',
   'no-events': '没有记录。',
+  'no-launch': '它还没有位置，因此什么都还没有启动。',
   'no-memory': '尚未分配。',
   'not-measured': '尚未测量；引擎就绪几秒后进行。',
   'not-there': '没有这个实例',
