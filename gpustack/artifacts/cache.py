@@ -392,8 +392,8 @@ class Cache:
         if needed and needed + others + SPARE > free:
             promised = f", {human_bytes(others)} are promised to other downloads" if others else ""
             raise NoSpace(
-                f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free, of which "
-                f"{human_bytes(SPARE)} stay free for logs and the database{promised}: free some space, or choose "
+                f"{what} needs {human_bytes(needed)} more in {target}, where {human_bytes(free)} are free and "
+                f"{human_bytes(SPARE)} are kept for logs and the database{promised}: free some space, or choose "
                 "another --cache-dir",
                 short=needed + others + SPARE - free,
             )

@@ -86,7 +86,7 @@ def find_server(env: Mapping[str, str], *, url: str | None = None, key: str | No
     for address in candidates:
         if _answers(address.url):
             return address
-    tried = ", ".join(address.url for address in candidates)
+    tried = ", ".join(dict.fromkeys(address.url for address in candidates))
     raise Unavailable(
         f"No GPUStack server answers on this machine (tried {tried}): start one with gpustack start, or set "
         "GPUSTACK_SERVER_URL to the address of another"

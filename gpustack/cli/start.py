@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import trio
@@ -26,7 +27,7 @@ from gpustack.cli.session import URL_FILE
 from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database, refuse_open_dir
 from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
-from gpustack.http1.certificate import Certificate
+from gpustack.http1.certificate import Certificate, spans
 from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
@@ -104,7 +105,16 @@ def _certificate(options: Options) -> Certificate | None:
     """The certificate of the front; the configuration was checked to have both files or none."""
     if options.ssl_certfile is None or options.ssl_keyfile is None:
         return None
-    return Certificate.load(options.ssl_certfile, options.ssl_keyfile)
+    loaded = Certificate.load(options.ssl_certfile, options.ssl_keyfile)
+    held = spans(options.ssl_certfile)
+    if held is not None and held[1] <= datetime.now(UTC):
+        log.warning(
+            "The certificate in %s has ended on %s, and clients refuse it: put a new one in its place, which is "
+            "taken within seconds",
+            options.ssl_certfile,
+            held[1].date(),
+        )
+    return loaded
 
 
 def _allow_open_files() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 import attrs
@@ -83,6 +84,17 @@ def server_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
     except ValueError as error:
         raise Invalid(f"{keyfile} (--ssl-keyfile) is encrypted; give a key without a passphrase") from error
     return context
+
+
+def spans(certfile: Path) -> tuple[datetime, datetime] | None:
+    """From when to when the first certificate in a file holds; ``None`` where none can be read. Blocking."""
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificate(certfile.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.not_valid_before_utc, found.not_valid_after_utc
 
 
 def _trust_in(certfile: Path) -> ssl.SSLContext:

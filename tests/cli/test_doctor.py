@@ -20,7 +20,12 @@ from tests.hardware.test_engine_program import python_environment
 
 
 def context(data: Path, *argv: str, **env: str) -> CheckContext:
-    start = ["--data-dir", str(data), "--host=127.0.0.1", "--worker-port=0", *argv]
+    ports = (
+        "--worker-port=0",
+        "--metrics-port=0",
+        "--worker-metrics-port=0",
+    )  # this machine may run one already
+    start = ["--data-dir", str(data), "--host=127.0.0.1", *ports, *argv]
     return CheckContext.of(start, {"GPUSTACK_SERVER_URL": "http://127.0.0.1:9", **env})
 
 

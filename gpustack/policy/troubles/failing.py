@@ -31,7 +31,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
         verb = "fails" if len(failed) == 1 else "fail"
         first = min(failed, key=lambda one: (one.state is not InstanceState.ERROR, one.id))
         restarts = max(one.restart_count for one in failed)
-        again = f" (started {restarts} times)" if restarts else ""
+        again = f" (started {counted(restarts, 'time')})" if restarts else ""
         why = first.state_message if first.state is InstanceState.ERROR else "it is being started again"
         text = f"{counted(len(failed), 'replica')} of {model.name} {verb}{again}: {why}"
         yield Trouble(
