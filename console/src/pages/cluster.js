@@ -1,10 +1,10 @@
 // Workers and their devices as bars: what is claimed, used by us, used by others, free.
 
-import { useEffect, useMemo, useState } from 'preact/hooks';
-import { bytes, number, UNKNOWN } from '../format.js';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { bytes, number } from '../format.js';
 import { store, watchLoads } from '../live.js';
 import { Badge } from '../parts/badge.js';
-import { barClass, Legend, sentenceOf, stopsOf } from '../parts/bar.js';
+import { Legend } from '../parts/bar.js';
 import { Empty } from '../parts/button.js';
 import { Search } from '../parts/field.js';
 import { html } from '../parts/html.js';
@@ -18,6 +18,7 @@ import { useActions } from './cluster/actions.js';
 import { AddWorker } from './cluster/add-worker.js';
 import { capacityOf, needsLook, stateOf } from './cluster/capacity.js';
 import { DeviceCard } from './cluster/device-card.js';
+import { Strip } from './cluster/strip.js';
 
 const WIDE = matchMedia('(min-width: 901px)');
 const LINE = 42;
@@ -90,6 +91,10 @@ export default function Cluster({ query }) {
     const { inLine, above } = shape();
     return (/** @type {any} */ worker) => above + FRAME + LINE * Math.max(1, Math.ceil((worker.gpu_devices?.length ?? 0) / inLine));
   }, [wide]);
+  // The same function for good, so that a row is drawn anew only when its worker has changed.
+  const itemsOf = useRef(actions.of);
+  itemsOf.current = actions.of;
+  const row = useMemo(() => (/** @type {any} */ worker) => html`<${Row} worker=${worker} itemsOf=${(/** @type {any} */ one) => itemsOf.current(one)} />`, []);
 
   if (!store.ready.value && !workers.size) return html`<${PageHead} title=${t('nav.cluster')} /><${Waiting} lines=${6} />`;
   const add = html`<button type="button" class="button primary" onClick=${() => setAdding(true)}><${Icon} name="plus" />${t('cluster.add')}</button>`;
@@ -110,7 +115,7 @@ export default function Cluster({ query }) {
       ${[...workers.values()].some((one) => one.gpu_devices?.length) ? html`<${Legend} />` : null}
     </div>
     ${shown.length
-      ? html`<${Virtual} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} label=${t('cluster.workers')} onShown=${(/** @type {any[]} */ drawn) => watchLoads(drawn.map((one) => one.id))} row=${(/** @type {any} */ worker) => html`<${Row} worker=${worker} actions=${actions} />`} />`
+      ? html`<${Virtual} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} label=${t('cluster.workers')} onShown=${(/** @type {any[]} */ drawn) => watchLoads(drawn.map((one) => one.id))} row=${row} />`
       : html`<${Empty} title=${t('cluster.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
     <${DeviceCard} />
     ${actions.dialog}${dialog}`;
@@ -128,48 +133,18 @@ function Summary({ workers }) {
   });
 }
 
-/** Its load and temperature, in a few characters. @param {any} device */
-const figures = ({ utilization, temperature }) =>
-  `${utilization === undefined ? UNKNOWN : `${Math.round(utilization)}%`} ${temperature === undefined ? '' : `${Math.round(temperature)}°`}`;
-
-/** Left and right between the devices of a worker; the others are not stops of the tab key. @param {KeyboardEvent} event */
-function walk(event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const all = /** @type {HTMLElement[]} */ ([...(/** @type {HTMLElement} */ (event.currentTarget)).querySelectorAll('[data-device]')]);
-  const next = all[all.indexOf(/** @type {HTMLElement} */ (event.target)) + step];
-  if (!next) return;
-  event.preventDefault();
-  for (const one of all) one.tabIndex = one === next ? 0 : -1;
-  next.focus();
-}
-
-/** @param {{worker: any, actions: any}} props */
-function Row({ worker, actions }) {
+/** @param {{worker: any, itemsOf: (worker: any) => any[]}} props */
+function Row({ worker, itemsOf }) {
   const state = stateOf(worker);
-  const devices = worker.gpu_devices ?? [];
   const left = worker.drain ? t('cluster.left', { n: worker.drain.left.length }) : undefined;
   return html`<div class="worker">
     <div class="who">
       <a class="ellipsis" href=${`/cluster/${worker.id}`} title=${worker.name}>${worker.name}</a>
       ${state === 'ready' ? html`<span class="muted ellipsis">${worker.ip}</span>` : html`<${Badge} state=${state} detail=${left} />`}
     </div>
-    <div class="devices" role="group" aria-label=${t('cluster.devices-of', { name: worker.name })} onKeyDown=${walk}>
-      ${devices.map(
-        (/** @type {any} */ device, /** @type {number} */ at) =>
-          html`<a
-            class=${barClass(device, 'device')}
-            key=${device.index}
-            href=${`/cluster/${worker.id}`}
-            tabindex=${at ? -1 : 0}
-            data-device=${`${worker.id}:${device.index}`}
-            aria-label=${sentenceOf(device)}
-            style=${stopsOf(device)}
-            >${device.index} · ${device.fault ? t('cluster.faulty') : figures(device)}</a
-          >`,
-      )}
-      ${devices.length ? null : html`<span class="muted">${t('cluster.no-devices', { ram: bytes(worker.memory?.total) })}</span>`}
-    </div>
-    <${Menu} label=${t('cluster.actions', { name: worker.name })} items=${() => actions.of(worker)} />
+    ${worker.gpu_devices?.length
+      ? html`<${Strip} worker=${worker} />`
+      : html`<div class="devices"><span class="muted">${t('cluster.no-devices', { ram: bytes(worker.memory?.total) })}</span></div>`}
+    <${Menu} label=${t('cluster.actions', { name: worker.name })} items=${() => itemsOf(worker)} />
   </div>`;
 }

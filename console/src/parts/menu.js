@@ -16,15 +16,6 @@ import { toast } from './toast.js';
 export function Menu({ label, items, icon = 'more', children }) {
   const [open, setOpen] = useState(false);
   const box = useRef(/** @type {HTMLElement | null} */ (null));
-  useEffect(() => {
-    if (!open) return undefined;
-    const shut = (/** @type {Event} */ event) => {
-      if (!box.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
-    };
-    document.addEventListener('pointerdown', shut);
-    /** @type {HTMLElement | null | undefined} */ (box.current?.querySelector('[role="menuitem"]'))?.focus();
-    return () => document.removeEventListener('pointerdown', shut);
-  }, [open]);
   const keys = (/** @type {KeyboardEvent} */ event) => {
     if (!open) return;
     const entries = /** @type {HTMLElement[]} */ ([...(box.current?.querySelectorAll('[role="menuitem"]') ?? [])]);
@@ -52,10 +43,21 @@ export function Menu({ label, items, icon = 'more', children }) {
     <button type="button" class=${`button quiet${children ? '' : ' only-icon'}`} aria-haspopup="menu" aria-expanded=${open ? 'true' : 'false'} aria-label=${label} title=${children ? undefined : label} onClick=${() => setOpen(!open)}>
       ${children ?? html`<${Icon} name=${icon} />`}
     </button>
-    ${open
-      ? html`<div role="menu" aria-label=${label}>
-          ${(typeof items === 'function' ? items() : items).map((item) => html`<button type="button" role="menuitem" tabindex="-1" class=${item.danger ? 'danger' : ''} onClick=${() => act(item.act)}>${item.text}</button>`)}
-        </div>`
-      : null}
+    ${open ? html`<${Open} label=${label} items=${typeof items === 'function' ? items() : items} box=${box} act=${act} shut=${() => setOpen(false)} />` : null}
+  </div>`;
+}
+
+/** The list itself, of which there is none until somebody opens it. @param {{label: string, items: any[], box: any, act: (act: () => any) => void, shut: () => void}} props */
+function Open({ label, items, box, act, shut }) {
+  useEffect(() => {
+    const away = (/** @type {Event} */ event) => {
+      if (!box.current?.contains(/** @type {Node} */ (event.target))) shut();
+    };
+    document.addEventListener('pointerdown', away);
+    /** @type {HTMLElement | null | undefined} */ (box.current?.querySelector('[role="menuitem"]'))?.focus();
+    return () => document.removeEventListener('pointerdown', away);
+  }, []);
+  return html`<div role="menu" aria-label=${label}>
+    ${items.map((item) => html`<button type="button" role="menuitem" tabindex="-1" class=${item.danger ? 'danger' : ''} onClick=${() => act(item.act)}>${item.text}</button>`)}
   </div>`;
 }

@@ -79,7 +79,6 @@ export function Table({ rows, columns, label, keyOf = (row) => row.id, sorted, e
       role="rowgroup"
       rowRole="row"
       onShown=${onShown}
-      atOnce=${10}
       row=${(row) =>
         html`<div class="table-row" role="presentation" style=${tracks}>
           ${shown.map((column) => html`<div role="cell" class=${column.end ? 'end' : ''}>${column.cell(row)}</div>`)}

@@ -6,6 +6,9 @@ import { html } from './html.js';
 
 /** Rows drawn beyond the edge of the screen. */
 const BEYOND = 3;
+/** Milliseconds of script for new rows in one frame; the browser takes about as long again to lay them out and paint them. */
+const IN_A_FRAME = 8;
+const MOST_AT_ONCE = 12;
 
 /** Where each row begins, and where the last one ends. @param {any[]} items @param {(item: any) => number} heightOf */
 function offsetsOf(items, heightOf) {
@@ -48,72 +51,106 @@ function nearer(was, wanted, first, end, atOnce) {
  * @param {any[]} props.items
  * @param {(item: any) => string | number} props.keyOf
  * @param {(item: any) => number} props.heightOf in pixels; the same function as long as heights are the same
- * @param {(item: any, index: number) => any} props.row what is drawn in a row
+ * @param {(item: any, index: number) => any} props.row what is drawn in a row; the same function as long as it would draw the same
  * @param {(items: any[]) => void} [props.onShown] told which items are drawn, whenever that changes
- * @param {number} [props.atOnce] new rows in one frame: however far somebody jumps, none takes long; those on the screen come first
  * @param {string} [props.role] of the list; `rowRole` of a row
  * @param {string} [props.rowRole]
  * @param {string} [props.label]
  */
-export function Virtual({ items, keyOf, heightOf, row, onShown, atOnce = 4, role = 'list', rowRole = 'listitem', label }) {
+export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', rowRole = 'listitem', label }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const offsets = useMemo(() => offsetsOf(items, heightOf), [items, heightOf]);
   const [range, setRange] = useState({ from: 0, to: 0 });
-  const latest = useRef({ offsets, range, frame: 0 });
+  /** `top` and `height`: of the screen within the list; `began`: drawing the last new rows; `each`: milliseconds that one takes. */
+  const latest = useRef({ offsets, range, frame: 0, top: 0, height: 0, began: 0, fresh: 0, each: 1 });
+  /** What was drawn last: the same again is not looked at. @type {{current: Map<any, {at: number, offsets: Float64Array, row: Function, drawn: any}>}} */
+  const rows = useRef(new Map());
   latest.current.offsets = offsets;
   latest.current.range = range;
 
-  const look = () => {
-    const element = box.current;
-    if (!element) return;
-    const { offsets: known, range: was } = latest.current;
-    const top = -element.getBoundingClientRect().top;
+  // However far somebody jumps, no frame takes long: it draws as many new rows as this machine can, those on the screen first.
+  const draw = () => {
+    const { offsets: known, range: was, top, height, each } = latest.current;
+    const atOnce = Math.max(1, Math.min(MOST_AT_ONCE, Math.floor(IN_A_FRAME / each)));
     const count = known.length - 1;
     const first = rowAt(known, Math.max(0, top));
-    const last = rowAt(known, Math.max(0, top + innerHeight));
+    const last = rowAt(known, Math.max(0, top + height));
     const wanted = { from: Math.max(0, first - BEYOND), to: Math.min(count, last + 1 + BEYOND) };
     const next = nearer(was, wanted, first, last + 1, atOnce);
     const done = next.from === wanted.from && next.to === wanted.to;
     if (next.from !== was.from || next.to !== was.to) {
-      latest.current.range = next;
+      const kept = Math.max(0, Math.min(was.to, next.to) - Math.max(was.from, next.from));
+      Object.assign(latest.current, { range: next, began: performance.now(), fresh: next.to - next.from - kept });
       setRange(next);
     }
-    if (!done && !latest.current.frame) {
-      latest.current.frame = requestAnimationFrame(() => {
-        latest.current.frame = 0;
-        look();
-      });
-    }
+    if (!done) soon();
   };
-  useLayoutEffect(look, [offsets]);
+  const soon = () => {
+    latest.current.frame ||= requestAnimationFrame(() => {
+      latest.current.frame = 0;
+      draw();
+    });
+  };
+  // Where things are is asked only when the browser knows it: after a row was drawn it would have to lay all out first.
+  const look = () => {
+    if (!box.current) return;
+    latest.current.top = -box.current.getBoundingClientRect().top;
+    latest.current.height = innerHeight;
+  };
+  const moved = () => {
+    look();
+    soon();
+  };
+  useLayoutEffect(() => {
+    look();
+    draw();
+  }, [offsets]);
+  useLayoutEffect(() => {
+    const { began, fresh, each } = latest.current;
+    if (began && fresh > 0) {
+      const took = (performance.now() - began) / fresh;
+      // That something else took the processor says little of the rows.
+      latest.current.each = took < each ? took : 0.8 * each + 0.2 * Math.min(took, 2 * each);
+    }
+    latest.current.began = 0;
+  });
   useEffect(() => {
-    addEventListener('scroll', look, { passive: true });
-    addEventListener('resize', look);
+    addEventListener('scroll', moved, { passive: true });
+    addEventListener('resize', moved);
     return () => {
-      removeEventListener('scroll', look);
-      removeEventListener('resize', look);
+      removeEventListener('scroll', moved);
+      removeEventListener('resize', moved);
     };
   }, []);
   useEffect(() => () => cancelAnimationFrame(latest.current.frame), []);
 
+  const rowOf = (/** @type {any} */ item, /** @type {number} */ at) =>
+    html`<div
+      class="virtual-row"
+      key=${keyOf(item)}
+      role=${rowRole}
+      aria-setsize=${rowRole === 'listitem' ? items.length : undefined}
+      aria-posinset=${rowRole === 'listitem' ? at + 1 : undefined}
+      aria-rowindex=${rowRole === 'row' ? at + 2 : undefined}
+      style=${{ top: `${offsets[at]}px`, height: `${offsets[at + 1] - offsets[at]}px` }}
+      >${row(item, at)}</div
+    >`;
   const to = Math.min(range.to, items.length);
   const from = Math.min(range.from, to);
   const shown = items.slice(from, to);
   const shownKeys = shown.map(keyOf).join(' ');
   useEffect(() => onShown?.(shown), [shownKeys]);
+  const before = rows.current;
+  rows.current = new Map();
+  const drawn = shown.map((item, index) => {
+    const at = from + index;
+    const was = before.get(item);
+    const same = was && was.at === at && was.offsets === offsets && was.row === row;
+    const one = same ? was : { at, offsets, row, drawn: rowOf(item, at) };
+    rows.current.set(item, one);
+    return one.drawn;
+  });
   return html`<div class="virtual" ref=${box} role=${role} aria-label=${label} style=${{ height: `${offsets[items.length]}px` }}>
-    ${shown.map((item, index) => {
-      const at = from + index;
-      return html`<div
-        class="virtual-row"
-        key=${keyOf(item)}
-        role=${rowRole}
-        aria-setsize=${rowRole === 'listitem' ? items.length : undefined}
-        aria-posinset=${rowRole === 'listitem' ? at + 1 : undefined}
-        aria-rowindex=${rowRole === 'row' ? at + 2 : undefined}
-        style=${{ transform: `translateY(${offsets[at]}px)`, height: `${offsets[at + 1] - offsets[at]}px` }}
-        >${row(item, at)}</div
-      >`;
-    })}
+    ${drawn}
   </div>`;
 }

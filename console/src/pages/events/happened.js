@@ -59,7 +59,7 @@ function List({ asked, search }) {
   const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
   const shown = terms.length ? events.filter((one) => terms.every((term) => `${one.text} ${one.object.name} ${one.kind} ${known(`happened.${one.kind}`)} ${one.actor}`.toLowerCase().includes(term))) : events;
   return html`${shown.length
-      ? html`<div class="event-list"><${Virtual} label=${t('nav.events')} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} atOnce=${10} row=${(/** @type {any} */ one) => html`<${Row} event=${one} onOpen=${() => setOpen(one)} />`} /></div>`
+      ? html`<div class="event-list"><${Virtual} label=${t('nav.events')} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} row=${(/** @type {any} */ one) => html`<${Row} event=${one} onOpen=${() => setOpen(one)} />`} /></div>`
       : html`<${Empty} title=${t(search || asked.object || asked.severity ? 'events.no-match' : 'events.none')}>${t('events.kept')}<//>`}
     ${more && events.length >= AT_ONCE ? html`<div class="actions earlier"><${Button} onClick=${earlier}>${t('events.earlier')}<//></div>` : null}
     ${open ? html`<${EventDialog} event=${open} onClose=${() => setOpen(null)} />` : null}`;
