@@ -6,6 +6,7 @@ import { send } from '../api.js';
 import { bytes, number } from '../format.js';
 import { pathOf } from '../links.js';
 import { store } from '../live.js';
+import { Badge } from '../parts/badge.js';
 import { Button, Sentence } from '../parts/button.js';
 import { confirm } from '../parts/dialog.js';
 import { html } from '../parts/html.js';
@@ -15,7 +16,7 @@ import { Told, toldText } from '../parts/told.js';
 import { toast } from '../parts/toast.js';
 import { go } from '../router.js';
 import { isAdmin } from '../session.js';
-import { t } from '../words.js';
+import { known, t } from '../words.js';
 import { capacityOf } from './cluster/capacity.js';
 import { Steps } from './first-steps.js';
 
@@ -92,17 +93,20 @@ function Figures() {
   </ul>`;
 }
 
+/** Whether it answers now. @param {any} model */
+const isUp = (model) => Boolean(model.ready_replicas);
+
 /** What somebody sees who uses models and does not run them. */
 function ForOthers() {
-  const models = [...store.models.value.values()].sort((a, b) => a.name.localeCompare(b.name));
+  const models = [...store.models.value.values()].sort((a, b) => Number(isUp(b)) - Number(isUp(a)) || a.name.localeCompare(b.name));
   if (!store.ready.value) return html`<${Waiting} />`;
   return html`<${PageHead} title=${t('home.your-models')} under=${models.length ? null : t('home.no-models')} />
     <ul class="rows">
       ${models.map(
         (model) =>
           html`<li key=${model.id}>
-            <span><b>${model.name}</b> ${(model.categories ?? []).map((/** @type {string} */ one) => html`<span class="tag">${one}</span>`)}</span>
-            <span class="actions"><a class="button" href=${`/playground?model=${encodeURIComponent(model.name)}`}>${t('home.try')}</a></span>
+            <span><b>${model.name}</b> ${(model.categories ?? []).map((/** @type {string} */ one) => html`<span class="tag">${known(`deploy.${one}`) ?? one}</span>`)}</span>
+            <span class="actions">${isUp(model) ? html`<a class="button" href=${`/playground?model=${encodeURIComponent(model.name)}`}>${t('home.try')}</a>` : html`<${Badge} state=${model.replicas ? 'waiting' : 'stopped'} />`}</span>
           </li>`,
       )}
     </ul>`;

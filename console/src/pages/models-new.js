@@ -2,6 +2,7 @@
 
 import { useMemo, useRef, useState } from 'preact/hooks';
 import { post } from '../api.js';
+import { store } from '../live.js';
 import { Button } from '../parts/button.js';
 import { html } from '../parts/html.js';
 import { PageHead, useFetched } from '../parts/page.js';
@@ -33,7 +34,9 @@ export default function NewModel({ query }) {
     else if (spec.backend === 'custom' && tab !== 'raw') setSpec((was) => ({ ...was, backend: undefined, command: undefined }));
   }
   const set = (/** @type {Record<string, any>} */ fields) => setSpec((was) => ({ ...was, ...fields }));
-  const name = isEmpty(spec.name) ? suggestedName(spec) : spec.name;
+  const models = store.models.value;
+  const there = useMemo(() => new Set([...models.values()].map((one) => one.name)), [models]);
+  const name = isEmpty(spec.name) ? suggestedName(spec, there) : spec.name;
   const whole = { ...cleaned(spec), name };
   const names = useMemo(() => new Map(users.map((/** @type {any} */ one) => [one.id, one.username])), [users]);
   const hasSource = spec.source && (Object.values(SOURCES).some((one) => !isEmpty(spec[one.repo])) || spec.command);

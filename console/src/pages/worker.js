@@ -91,8 +91,8 @@ const Device = ({ device, holders }) =>
       t('worker.claimed', { used: bytes(device.claimed ?? 0), total: bytes(device.total) }),
       device.used_by_us === undefined ? null : t('device.ours', { size: bytes(device.used_by_us) }),
       device.used_by_others ? t('device.others', { size: bytes(device.used_by_others) }) : null,
-      percent(device.utilization),
-      degrees(device.temperature),
+      device.utilization === undefined ? null : t('device.busy', { rate: percent(device.utilization) }),
+      device.temperature === undefined ? null : degrees(device.temperature),
     ]
       .filter(Boolean)
       .join(' · ')}</p>

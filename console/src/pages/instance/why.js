@@ -6,7 +6,7 @@ import { html } from '../../parts/html.js';
 import { Fault, Waiting } from '../../parts/page.js';
 import { Told } from '../../parts/told.js';
 import { known, t } from '../../words.js';
-import { Remedies } from '../models/remedies.js';
+import { begun, Remedies } from '../models/remedies.js';
 
 /**
  * The sentence to show of one that does not run.
@@ -47,7 +47,7 @@ export function Placement({ explanation, fault, again }) {
   if (fault) return html`<${Fault} text=${fault} again=${again} />`;
   if (!explanation) return html`<${Waiting} />`;
   const places = explanation.places ?? [];
-  return html`<${Sentence} tone=${explanation.fits ? 'good' : 'warn'} detail=${explanation.note || null}>${explanation.sentence}<//>
+  return html`<${Sentence} tone=${explanation.fits ? 'good' : 'warn'} detail=${explanation.note || null}>${begun(explanation.sentence)}<//>
     ${places.length
       ? html`<section><h2>${t('instance.places')}</h2><ol class="rows">
           ${places.map(

@@ -32,7 +32,7 @@ function grouped(changes) {
 const carryOut = (one) => (one.fields.removed ? del(`${PATHS[one.of]}/${one.id}`) : put(`${PATHS[one.of]}/${one.id}`, one.fields));
 
 /** The first letter of a sentence, large. @param {string} text */
-const begun = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const begun = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /**
  * @param {object} props

@@ -102,12 +102,15 @@ export function withSource(spec, source) {
   return { ...rest, source };
 }
 
-/** A name for what a source names. @param {Spec} spec */
-export function suggestedName(spec) {
+/** A name for what a source names, which no model has yet. @param {Spec} spec @param {Set<string>} [taken] */
+export function suggestedName(spec, taken = new Set()) {
   const place = SOURCES[spec.source] ?? SOURCES.local_path;
   const repo = String(spec[place.repo] ?? '').replace(/\/+$/, '');
   const last = repo.split(/[/\\]/).pop() ?? '';
-  return last.replace(/\.gguf$/i, '').replace(/[-_.]gguf$/i, '').replace(/[:\s]+/g, '-').toLowerCase();
+  const name = last.replace(/\.gguf$/i, '').replace(/[-_.]gguf$/i, '').replace(/[:\s]+/g, '-').toLowerCase();
+  let number = 1;
+  while (name && taken.has(number > 1 ? `${name}-${number}` : name)) number += 1;
+  return number > 1 ? `${name}-${number}` : name;
 }
 
 // --- text of one line each, as people write it
