@@ -9,7 +9,7 @@ import { Questions } from './parts/dialog.js';
 import { html } from './parts/html.js';
 import { Icon } from './parts/icon.js';
 import { Menu } from './parts/menu.js';
-import { Waiting } from './parts/page.js';
+import { Fault, Waiting } from './parts/page.js';
 import { Preferences } from './parts/preferences.js';
 import { Toasts, whisper } from './parts/toast.js';
 import { PAGES } from './paths.js';
@@ -70,7 +70,6 @@ function Side() {
     <div class="foot">
       <${Menu} label=${`${t('shell.account')}: ${me.value.username}`} items=${[
         { text: t('shell.my-account'), act: () => go('/account') },
-        { text: t('shell.guide'), act: () => open(`/guide/${language.value === 'zh' ? 'zh-index.html' : ''}`, '_blank', 'noopener') },
         { text: t('shell.sign-out'), act: signOut },
       ]}><${Icon} name="account" /><span class="ellipsis">${me.value.username}</span><//>
       <${Preferences} />
@@ -103,13 +102,14 @@ function Page() {
   const allowed = page && (page.who === 'anyone' || isAdmin.value);
   const [told, setTold] = useState(/** @type {{page: any, fault: boolean} | null} */ (null));
   const first = useRef(true);
+  const lost = store.connection.value === 'lost';
   useEffect(() => {
     if (!allowed || pageHere(page)) return;
     loadPage(page).then(
       () => setTold({ page, fault: false }),
       () => setTold({ page, fault: true }),
     );
-  }, [page, allowed]);
+  }, [page, allowed, lost]);
   useEffect(() => {
     const heading = document.querySelector('main h1');
     document.title = heading ? `${heading.textContent} · GPUStack` : 'GPUStack';
@@ -119,6 +119,7 @@ function Page() {
   if (!page) return html`<${Empty} title=${t('shell.no-page')} actions=${html`<a class="button" href="/">${t('nav.home')}</a>`}>${path}<//>`;
   if (!allowed) return html`<${Empty} title=${t('shell.not-allowed')} actions=${html`<a class="button" href="/">${t('nav.home')}</a>`}>${t('shell.admins')}<//>`;
   const module = pageHere(page);
+  if (!module && told?.page === page && told.fault && lost) return html`<${Fault} text=${t('common.unreachable')} />`;
   // After an update of the server the files of this page are gone; the new ones come with a reload.
   if (!module && told?.page === page && told.fault) return html`<${Sentence} tone="warn" actions=${html`<${Button} onClick=${() => location.reload()}>${t('shell.reload')}<//>`}>${t('shell.outdated')}<//>`;
   if (!module) return html`<${Waiting} />`;

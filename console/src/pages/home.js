@@ -1,6 +1,6 @@
 // One look: whether anything needs a decision, and what.
 
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo } from 'preact/hooks';
 import { askAttention, attention, attentionFault } from '../attention.js';
 import { send } from '../api.js';
 import { bytes, number } from '../format.js';
@@ -29,6 +29,8 @@ export default function Home() {
 }
 
 function ForAdministrators() {
+  // What no stream tells of may have changed too: budgets.
+  useEffect(() => void askAttention(), []);
   const items = attention.value;
   const fault = attentionFault.value;
   if (items === null && !fault) return html`<${Waiting} lines=${5} />`;

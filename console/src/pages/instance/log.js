@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, send, withQuery } from '../../api.js';
 import { number } from '../../format.js';
+import { store } from '../../live.js';
 import { sayFault } from '../../parts/button.js';
 import { Search } from '../../parts/field.js';
 import { html } from '../../parts/html.js';
@@ -34,6 +35,8 @@ export function Log({ instance, members }) {
   const held = useRef(/** @type {string[]} */ ([]));
   const isPaused = useRef(false);
   const follows = useRef(true);
+  const shown = useRef('');
+  const live = store.connection.value === 'live';
 
   const tell = (/** @type {any} */ more = {}) => {
     const known = lines.current;
@@ -56,16 +59,26 @@ export function Log({ instance, members }) {
   };
 
   useEffect(() => {
-    lines.current = new Lines(/** @type {HTMLElement} */ (box.current?.firstElementChild));
-    lines.current.show({ raw, search });
-    held.current = [];
-    follows.current = true;
+    const begin = () => {
+      lines.current = new Lines(/** @type {HTMLElement} */ (box.current?.firstElementChild));
+      lines.current.show({ raw, search });
+      lines.current.redraw();
+      held.current = [];
+      follows.current = true;
+    };
+    // What was read stays until there is more of the same.
+    const source = `${instance.id} ${member} ${previous}`;
+    if (source !== shown.current) begin();
+    shown.current = source;
     const until = new AbortController();
     tell({ state: members.length ? 'reading' : 'none', fault: '' });
-    lines.current.redraw();
     if (!members.length) return undefined;
+    const opened = () => {
+      begin();
+      tell({ state: 'live' });
+    };
     const query = { tail: MOST_LINES, follow: previous ? undefined : 'true', previous: previous ? 'true' : undefined, member: member === '0' ? undefined : member };
-    read(`/v1/model-instances/${instance.id}/logs`, query, put, () => tell({ state: 'live' }), until.signal).then(
+    read(`/v1/model-instances/${instance.id}/logs`, query, put, opened, until.signal).then(
       () => tell({ state: 'ended' }),
       (fault) => {
         if (until.signal.aborted) return;
@@ -75,6 +88,10 @@ export function Log({ instance, members }) {
     );
     return () => until.abort();
   }, [instance.id, instance.worker_id, instance.restart_count, member, previous, turn]);
+  useEffect(() => {
+    // The server or the worker was away: it goes on where they do.
+    if (live && !previous && ['ended', 'fault'].includes(said.state)) setTurn(turn + 1);
+  }, [live, instance.state]);
   useEffect(() => {
     lines.current?.show({ raw, search });
     tell();
