@@ -70,6 +70,7 @@ function Side() {
     <div class="foot">
       <${Menu} label=${`${t('shell.account')}: ${me.value.username}`} items=${[
         { text: t('shell.my-account'), act: () => go('/account') },
+        { text: t('shell.guide'), act: () => open(`/guide/${language.value === 'zh' ? 'zh-index.html' : ''}`, '_blank', 'noopener') },
         { text: t('shell.sign-out'), act: signOut },
       ]}><${Icon} name="account" /><span class="ellipsis">${me.value.username}</span><//>
       <${Preferences} />

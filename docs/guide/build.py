@@ -98,6 +98,8 @@ class Site:
     translated: Mapping[str, Page]
     """The Chinese page of an English one, by its name."""
     files: tuple[Path, ...]
+    words: Mapping[str, Mapping[str, Sequence[str]]]
+    """By language: words that readers search for, and those that the pages have for them."""
 
     def pages(self) -> Iterator[Page]:
         for section in self.sections:
@@ -146,7 +148,7 @@ def read_site(root: Path = ROOT) -> Site:
         for path in files
         if not path.is_file()
     ]
-    site = Site(tuple(sections), translated, files)
+    site = Site(tuple(sections), translated, files, told.get("search", {}))
     names = [page.name for page in site.pages()]
     faults += [
         f"two pages are named {name}.html" for name in {name for name in names if names.count(name) > 1}
@@ -338,9 +340,9 @@ def build(out: Path = OUT, root: Path = ROOT) -> int:
     if faults:
         raise Broken("\n".join(faults))
     for language in LANGUAGES:
-        made[f"search-{language}.json"] = json.dumps(
-            _search(site, language), ensure_ascii=False, separators=(",", ":")
-        ).encode()
+        found = {"words": site.words.get(language, {}), "pages": _search(site, language)}
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        made[f"search-{language}.json"] = text.encode()
     made |= {name: (theme / name).read_bytes() for name in ASSETS}
     made |= {file.name: file.read_bytes() for file in site.files}
     shutil.rmtree(out, ignore_errors=True)
@@ -363,7 +365,8 @@ def _page(site: Site, page: Page, frame: str, digest: str, root: Path, faults: l
         "version": digest,
         "title": html.escape(page.title),
         "home": "zh-index.html" if page.language == "zh" else "index.html",
-        "search": f"search-{page.language}.json",
+        # What is not translated is found in English.
+        "search": " ".join(f"search-{one}.json" for one in dict.fromkeys((page.language, "en"))),
         "menu": _menu(site, page),
         "other": _other(site, page),
         "contents": _contents(page, words["here"]),
@@ -424,11 +427,13 @@ def _turn(words: Mapping[str, str], before: Page | None, after: Page | None) -> 
 
 
 def _search(site: Site, language: str) -> list[list[str]]:
-    """What can be found: page, anchor, title of the page, heading, and the text below it."""
+    """What can be found in a language: page, anchor, title of the page, heading, and the text below it."""
     found: list[list[str]] = []
     for section in site.sections:
         for each in section.pages:
-            page = site.translated.get(each.name, each) if language == "zh" else each
+            page = each if language == "en" else site.translated.get(each.name)
+            if page is None:
+                continue
             found.append([page.name, "", page.title, "", ""])
             for before, token in pairwise(page.tokens):
                 if before.type == "heading_open" and before.attrGet("id"):

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program. Alembic is imported only when there is something to do."""
+"""Brings a database to the schema of this program. Alembic is imported only for one of an older program."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ import sqlalchemy as sa
 from gpustack.errors import Unavailable
 
 from .database import Database
-from .table import metadata
+from .table import heads, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _FOLDER = Path(__file__).parent / "migrations"
-_VERSION = sa.table("alembic_version", sa.column("version_num", sa.String))
+_VERSION = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""As Alembic makes it."""
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +64,23 @@ def upgrade(conn: sa.Connection, place: str) -> None:
             f"The database {place} was written by another or a newer gpustack (schema {present}, this one knows"
             f" up to {revisions[-1]}): upgrade this gpustack, or choose another --data-dir or --database-url"
         )
+    if not sa.inspect(conn).get_table_names():
+        _make(conn, revisions[-1])
+        return
     log.info("Upgrading the database: place=%s from=%s to=%s", place, present or "none", revisions[-1])
     to(conn, "head")
+
+
+def _make(conn: sa.Connection, revision: str) -> None:
+    """Make all tables in an empty database, as the migrations would, but in a tenth of the time.
+
+    Where it is killed and the database cannot take tables back, the migrations do what is left: they skip what is there
+    and our table of revisions, which is made first, says that the others are ours.
+    """
+    _VERSION.create(conn)
+    metadata.create_all(conn)
+    conn.execute(sa.insert(heads).values(id=1, revision=0))
+    conn.execute(sa.insert(_VERSION).values(version_num=revision))
 
 
 def current(conn: sa.Connection) -> str | None:

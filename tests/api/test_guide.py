@@ -50,6 +50,10 @@ async def test_the_daemon_shows_it(world: World, served: None) -> None:
         assert "max-age" in answer.headers["Cache-Control"]
     assert (await world.ask("GET", "/guide/search-en.json")).headers["Content-Type"] == "application/json"
     assert (await world.ask("GET", "/guide/gpustack.env")).headers["Content-Type"].startswith("text/plain")
+    for encoding in ("gzip", "identity"):
+        packed = await world.ask("GET", "/guide/", headers={"Accept-Encoding": encoding})
+        assert packed.headers.get("Content-Encoding", "identity") == encoding
+        assert packed.text == first.text
     moved = await world.ask("GET", "/guide")
     assert (moved.status_code, moved.headers["Location"]) == (308, "/guide/")
 

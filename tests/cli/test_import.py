@@ -12,6 +12,8 @@ import pytest
 from gpustack.cli.failure import UsageError
 from gpustack.domain.yaml_lines import read_documents
 from gpustack.errors import GpustackError, Unauthorized
+from gpustack.store.database import open_database
+from gpustack.store.migration import migrate
 from tests.databases import PASSWORD, SERVERS, running
 from tests.fakes.foreign import (
     DEPLOYMENT,
@@ -188,7 +190,9 @@ def test_llama_swap_has_its_commands_macros_and_environments(tmp_path: Path, cap
     assert (found["vl"]["backend"], found["vl"]["backend_parameters"]) == ("vllm", ["--max-model-len=4096"])
     assert found["other"]["command"] == "/usr/bin/tei --port {port} --prefix 'a b'"
     assert found["other"]["health_path"] == "/healthz"
-    assert sorted(found) == ["coder", "hub", "other", "vl"]
+    assert (found["python"]["backend"], found["python"]["huggingface_repo_id"]) == ("vllm", "Qwen/Qwen3-8B")
+    assert found["docker"]["backend"] == "custom" and "it starts a container" in text
+    assert sorted(found) == ["coder", "docker", "hub", "other", "python", "vl"]
     for sentence in (
         "apiKeys: make keys anew",
         "groups: which models run together",
@@ -199,7 +203,9 @@ def test_llama_swap_has_its_commands_macros_and_environments(tmp_path: Path, cap
         "Model/endless: its macros have no end",
         "Model/secret: its command takes MY_TOKEN from the environment",
         "Model/fixed: its command does not take ${PORT}",
-        "Model/empty: it has no command",
+        "Model/empty: it has no cmd that is text",
+        "Model/windows: its command is one of Windows",
+        "Model/router: its command names no model",
     ):
         assert sentence in text, sentence
 
@@ -209,7 +215,26 @@ def test_litellm_has_what_it_calls_at_ollama(tmp_path: Path, capsys: Output) -> 
     path.write_text(LITELLM)
     found, text = imported(capsys, f"--from-config={path}")
     assert found["local"]["ollama_library_model_name"] == "llama3.2"
-    assert "Model/gpt: openai serves it" in text
+    assert found["vl"] == {
+        "kind": "Model",
+        "name": "vl",
+        "source": "huggingface",
+        "huggingface_repo_id": "Qwen/Qwen3-8B",
+        "backend": "vllm",
+        "limits": {"requests_per_minute": 60},
+    }
+    hub = found["hub"]
+    assert (hub["huggingface_filename"], hub["categories"]) == ("*Q5_K_M*.gguf", ["embedding"])
+    assert sorted(found) == ["hub", "local", "vl"]
+    for sentence in (
+        "Model/gpt: openai serves it",
+        "Model/theirs: it is called at http://gpu2:8000/v1",
+        "the options of the vLLM at http://gpu1:8000/v1 are not known here",
+        "Model/local: its requests are spread over several deployments",
+        "Model/*: it stands for all models of Ollama",
+        "Model/bare: it has no model in litellm_params",
+    ):
+        assert sentence in text, sentence
     assert command.run([f"--from-config={path}", f"--file={out}"], {}) == 0
     assert (out.read_text(), out.stat().st_mode & 0o777) == (text, 0o600)
 
@@ -231,5 +256,11 @@ def test_a_password_on_the_command_line_and_what_is_nothing_known_are_refused(tm
         command.run([f"--from-config={path}"], {})
     with pytest.raises(GpustackError, match="cannot be read as a database"):
         command.run([f"--from-db={path}"], {})
+    own = tmp_path / "own.db"
+    database = open_database(f"sqlite:///{own}")
+    migrate(database)
+    database.close()
+    with pytest.raises(GpustackError, match="gpustack export writes manifests"):
+        command.run([f"--from-db={own}"], {})
     with answering({}) as url, pytest.raises(GpustackError, match="neither GPUStack nor Ollama"):
         command.run([f"--from-url={url}"], {})

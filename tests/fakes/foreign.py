@@ -241,6 +241,10 @@ models:
     concurrencyLimit: 4
   hub: {{cmd: "llama-server -hf unsloth/Qwen3-4B-GGUF:Q5_K_M --port ${{PORT}}"}}
   vl: {{cmd: "vllm serve Qwen/Qwen3-8B --port ${{PORT}} --max-model-len 4096"}}
+  python: {{cmd: "/opt/vllm/bin/python3 -m vllm.entrypoints.openai.api_server --model=Qwen/Qwen3-8B --port ${{PORT}}"}}
+  windows: {{cmd: 'C:\\llama\\llama-server.exe --port ${{PORT}} -m C:\\a.gguf'}}
+  router: {{cmd: "llama-server --port ${{PORT}}"}}
+  docker: {{cmd: "docker run --rm -p ${{PORT}}:8000 vllm/vllm-openai --model Qwen/Qwen3-8B"}}
   other: {{cmd: "/usr/bin/tei --port ${{PORT}} --prefix 'a b'", checkEndpoint: /healthz}}
   relative: {{cmd: "llama-server -m x.gguf --port ${{PORT}}"}}
   endless: {{macros: {{a: "${{b}}${{b}}", b: "${{a}}${{a}}"}}, cmd: "x ${{a}}"}}
@@ -253,7 +257,18 @@ LITELLM = f"""
 model_list:
   - model_name: local
     litellm_params: {{model: ollama_chat/llama3.2, api_base: http://host:11434}}
+  - model_name: local
+    litellm_params: {{model: ollama_chat/llama3.2, api_base: http://other:11434}}
   - model_name: gpt
     litellm_params: {{model: openai/gpt-5, api_key: {SECRET}}}
+  - model_name: theirs
+    litellm_params: {{model: openai/some/model, api_base: http://gpu2:8000/v1, api_key: {SECRET}}}
+  - model_name: vl
+    litellm_params: {{model: hosted_vllm/Qwen/Qwen3-8B, api_base: http://gpu1:8000/v1, rpm: 60}}
+  - model_name: hub
+    litellm_params: {{model: "ollama/hf.co/bartowski/Qwen3-4B-GGUF:Q5_K_M"}}
+    model_info: {{mode: embedding}}
+  - {{model_name: "*", litellm_params: {{model: "ollama/*"}}}}
+  - bare
 general_settings: {{master_key: {SECRET}}}
 """

@@ -59,10 +59,18 @@ def test_pages_hold_no_script_or_style_of_their_own_and_load_nothing_from_elsewh
 
 
 def test_what_is_searched_has_every_page(built: Path) -> None:
-    for language in ("en", "zh"):
-        entries = json.loads((built / f"search-{language}.json").read_text())
-        assert {entry[0] for entry in entries} <= {path.stem for path in built.glob("*.html")}
+    pages = {path.stem for path in built.glob("*.html")}
+    chinese = {page for page in pages if page.startswith("zh-")}
+    found = {}
+    for language, expected in (("en", pages - chinese), ("zh", chinese)):
+        entries = json.loads((built / f"search-{language}.json").read_text())["pages"]
+        assert {entry[0] for entry in entries} == expected
         assert any(entry[0].endswith("options") and "--data-dir" in entry[4] for entry in entries)
+        found[language] = " ".join(" ".join(entry[2:]) for entry in entries).lower()
+    for language in found:
+        words = json.loads((built / f"search-{language}.json").read_text())["words"]
+        absent = [each for meant in words.values() for each in meant if each not in found["en"]]
+        assert not absent, f"words that no page has: {absent}"
 
 
 @pytest.mark.parametrize(

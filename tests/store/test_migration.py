@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from gpustack.store import journal
 from gpustack.store.codec import codec
 from gpustack.store.database import Database, open_database
 from gpustack.store.migration import current, known, migrate, to, upgrade
-from gpustack.store.table import metadata, tables
+from gpustack.store.table import heads, metadata, tables
 from tests.child import child, environment
 
 from .conftest import Opened, execute
@@ -45,11 +45,39 @@ def differences(conn: sa.Connection) -> list[object]:
     return list(compare_metadata(context, metadata))
 
 
-def test_migrations_lead_to_the_tables_of_the_record_classes(conn: sa.Connection) -> None:
-    """If this fails you changed a record class: add a migration that makes the difference shown."""
-    upgrade(conn, "here")
+@pytest.mark.parametrize("make", [lambda conn: to(conn, "head"), lambda conn: upgrade(conn, "here")])
+def test_migrations_lead_to_the_tables_of_the_record_classes(
+    make: Callable[[sa.Connection], None], conn: sa.Connection
+) -> None:
+    """If this fails you changed a record class: add a migration that makes the difference shown. A new database is made
+    without migrations, and is the same."""
+    make(conn)
     assert differences(conn) == []
     assert current(conn) == known()[-1]
+    assert conn.execute(sa.select(heads)).all() == [(1, 0)]
+
+
+def test_a_new_database_has_what_migrations_make(url: str, database: Database) -> None:
+    with database.migrating() as conn:
+        upgrade(conn, "here")
+        new = schema(conn)
+        to(conn, "base")
+        to(conn, "head")
+        assert schema(conn) == new
+
+
+def schema(conn: sa.Connection) -> dict[str, object]:
+    """All that is seen of the tables, whatever the order of their columns; defaults for rows of before are left out."""
+    look = sa.inspect(conn)
+    return {
+        name: (
+            sorted((one["name"], str(one["type"]), one["nullable"]) for one in look.get_columns(name)),
+            look.get_pk_constraint(name)["constrained_columns"],
+            sorted((one["name"], one["column_names"], bool(one["unique"])) for one in look.get_indexes(name)),
+            sorted((one["name"], one["column_names"]) for one in look.get_unique_constraints(name)),
+        )
+        for name in sorted(look.get_table_names())
+    }
 
 
 def test_the_schema_goes_up_and_down_and_up(conn: sa.Connection) -> None:
@@ -89,7 +117,7 @@ def test_ids_and_revisions_count_on_whatever_is_deleted(database: Database) -> N
         assert conn.execute(sa.insert(users), row).inserted_primary_key == (2,)
 
 
-@pytest.mark.parametrize("steps", [1, 11, 13])
+@pytest.mark.parametrize("steps", [1, 11, 23])
 def test_a_first_upgrade_that_died_half_way_is_finished(database: Database, steps: int) -> None:
     """MySQL keeps the tables that were made before; on the others they are laid there by hand."""
 
@@ -171,22 +199,36 @@ print("alembic" in sys.modules)
 """
 
 
+def set_back(url: str, revision: str) -> None:
+    """Make the database one of an older program."""
+    database = open_database(url)
+    with database.migrating() as conn:
+        to(conn, revision)
+    database.close()
+
+
 async def test_alembic_is_loaded_only_when_there_is_something_to_do(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/database.db"
-    answers = [
-        await trio.run_process([sys.executable, "-c", CURRENT, url], env=environment(), capture_stdout=True)
-        for _ in range(2)
-    ]
-    assert [answer.stdout.strip() for answer in answers] == [b"True", b"False"]
+
+    async def loaded() -> bytes:
+        command = [sys.executable, "-c", CURRENT, url]
+        return (await trio.run_process(command, env=environment(), capture_stdout=True)).stdout.strip()
+
+    assert [await loaded(), await loaded()] == [b"False", b"False"]
+    set_back(url, known()[-2])
+    assert [await loaded(), await loaded()] == [b"True", b"False"]
 
 
-def test_programs_that_start_at_once_migrate_one_after_the_other(url: str) -> None:
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "old"])
+def test_programs_that_start_at_once_migrate_one_after_the_other(begun: bool, url: str) -> None:
+    if begun:
+        set_back(url, known()[0])
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(child(["-c", CURRENT, url])) for _ in range(4)]
         words = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
         assert [process.returncode for process in processes] == [0, 0, 0, 0]
-    # A file has one writer at a time; elsewhere several may find it empty before one of them migrates.
-    assert words[-1] == "True" and (words[0] == "False" or not url.startswith("sqlite"))
+    # A file has one writer at a time; elsewhere several may find it old before one of them migrates.
+    assert words[-1] == str(begun) and (words[0] == "False" or not url.startswith("sqlite"))
     database = open_database(url)
     with database.write.begin() as conn:
         assert differences(conn) == []

@@ -95,7 +95,7 @@ const columnsFor = (open) => [
     title: t('files.file'),
     width: 'minmax(0, 2.2fr)',
     sort: (row) => row.file.source_text,
-    cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.file.source_text} onClick=${() => open({ what: 'show', row })}>${row.file.source_text}</button><small class="muted ellipsis">${sourceWord(row.file)}</small>`,
+    cell: (row) => html`<button type="button" class="as-link ellipsis" title=${row.file.source_text} onClick=${() => open({ what: 'show', row })}>${row.file.source_text}</button>${row.file.state === 'error' && row.file.state_message ? html`<small class="reason ellipsis" title=${row.file.state_message}>${row.file.state_message}</small>` : html`<small class="muted ellipsis">${sourceWord(row.file)}</small>`}`,
   },
   { key: 'worker', title: t('files.worker'), wide: true, sort: (row) => workerName(row.file.worker_id), cell: (row) => html`<a href=${`/cluster/${row.file.worker_id}`}>${workerName(row.file.worker_id)}</a>` },
   { key: 'size', title: t('files.size'), width: '90px', end: true, wide: true, sort: (row) => row.file.size ?? null, cell: (row) => bytes(row.file.size) },
@@ -143,7 +143,7 @@ function Summary({ rows, worker }) {
   const size = (/** @type {Row[]} */ some) => some.reduce((sum, row) => sum + (row.file.size ?? 0), 0);
   const unused = rows.filter((row) => row.kept.why === '');
   const free = worker ? store.workers.value.get(worker)?.model_bytes_free : undefined;
-  const fetched = rows.filter((row) => row.file.source !== 'local_path');
+  const fetched = rows.filter((row) => row.file.source !== 'local_path' && row.file.size);
   const parts = [
     t('files.summary', { n: number(rows.length), size: fetched.length ? bytes(size(fetched)) : '' }),
     ...(!fetched.length ? [] : [unused.length ? t('files.could-go', { n: number(unused.length), size: bytes(size(unused)) }) : t('files.none-could-go')]),

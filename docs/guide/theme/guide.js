@@ -66,7 +66,7 @@ function search(input, list, words) {
   let index = null;
   let chosen = -1;
   const load = async () => {
-    index ??= fetch(words.search).then((answer) => answer.json()).catch(() => []);
+    index ??= Promise.all(words.search.split(' ').map((name) => fetch(name).then((answer) => answer.json()))).then(joined, () => joined([]));
     return index;
   };
   const close = () => {
@@ -85,16 +85,16 @@ function search(input, list, words) {
   };
   const show = async () => {
     const asked = input.value;
-    const terms = asked.toLowerCase().split(/\s+/).filter(Boolean);
-    if (!terms.length) { close(); return; }
-    const entries = await load();
+    if (!asked.trim()) { close(); return; }
+    const { pages, meant } = await load();
     if (asked !== input.value) return;
-    const hits = entries
+    const terms = asked.toLowerCase().split(/\s+/).filter(Boolean).map((term) => spellings(term, meant));
+    const hits = pages
       .map((entry) => [score(entry, terms), entry])
       .filter(([points]) => points > 0)
       .sort((a, b) => b[0] - a[0])
       .slice(0, 12);
-    list.replaceChildren(...hits.map(([, entry], place) => item(entry, terms, place)));
+    list.replaceChildren(...hits.map(([, entry], place) => item(entry, terms.flat(), place)));
     if (!hits.length) {
       const none = document.createElement('li');
       none.className = 'none';
@@ -124,11 +124,25 @@ function search(input, list, words) {
   });
 }
 
-// Every term has to be there; a title counts more than a heading, that more than the text, a beginning of a word more than a middle.
+// The pages of the first list, and those of the others that it has no translation of.
+function joined(lists) {
+  const own = new Set(lists[0]?.pages.map(([page]) => page));
+  const others = lists.slice(1).flatMap((one) => one.pages).filter(([page]) => !own.has(`zh-${page}`));
+  return { pages: [...(lists[0]?.pages ?? []), ...others], meant: Object.assign({}, ...lists.map((one) => one.words)) };
+}
+
+// A term, and what the pages say for it. Chinese is written without spaces: there a term has other words within it.
+function spellings(term, meant) {
+  const known = Object.keys(meant).filter((word) => (/^[\x20-\x7e]+$/.test(word) ? term === word : term.includes(word)));
+  return [term, ...known.flatMap((word) => meant[word])];
+}
+
+// Every term has to be there in one of its spellings, the first of which counts most; a title counts more than a heading, that more than the text, a beginning of a word more than a middle.
 function score([, anchor, title, heading, text], terms) {
   let points = 0;
-  for (const term of terms) {
-    const best = Math.max(weight(title, term) * (anchor ? 2 : 12), weight(heading, term) * 8, weight(text, term));
+  for (const spelled of terms) {
+    const best = Math.max(...spelled.map((term, place) => (place ? 0.6 : 1)
+      * Math.max(weight(title, term) * (anchor ? 2 : 12), weight(heading, term) * 8, weight(text, term))));
     if (!best) return 0;
     points += best;
   }
@@ -140,7 +154,8 @@ function weight(text, term) {
   const at = lower.indexOf(term);
   if (at < 0) return 0;
   if (lower === term) return 3;
-  return at === 0 || /[^\p{L}\p{N}]/u.test(lower[at - 1]) ? 2 : 1;
+  if (at === 0 || /[^\p{L}\p{N}]/u.test(lower[at - 1])) return 2;
+  return /[a-z]/.test(lower[at - 1]) ? 0.1 : 1;
 }
 
 function item([page, anchor, title, heading, text], terms, place) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ GUIDE_HEADERS = (
     ),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
+    ("Vary", "Accept-Encoding"),
 )
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -38,8 +40,10 @@ def _files() -> Mapping[str, Path]:
 
 
 @cache
-def _content(path: Path) -> bytes:
-    return path.read_bytes()
+def _content(path: Path) -> tuple[bytes, bytes]:
+    """A file as it is, and compressed."""
+    plain = path.read_bytes()
+    return plain, gzip.compress(plain, 6, mtime=0)
 
 
 async def _page(call: ApiCall) -> ApiResponse:
@@ -55,10 +59,16 @@ async def _page(call: ApiCall) -> ApiResponse:
     # Programs and styles are asked for by the version of their content.
     versioned = path.suffix in (".css", ".js") and bool(call.request.query.pairs)
     caching = "public, max-age=604800" if versioned else "no-cache"
+    plain, packed = _content(path)
+    takes_gzip = "gzip" in call.request.text(b"accept-encoding").lower()
     return ApiResponse(
-        body=_content(path),
+        body=packed if takes_gzip else plain,
         content_type=_TYPES.get(path.suffix, "text/plain; charset=utf-8"),
-        headers=(("Cache-Control", caching), *GUIDE_HEADERS),
+        headers=(
+            ("Cache-Control", caching),
+            *GUIDE_HEADERS,
+            *((("Content-Encoding", "gzip"),) if takes_gzip else ()),
+        ),
     )
 
 

@@ -29,6 +29,8 @@ _COLUMNS = {
     "inference_backends": ("id", "backend_name", "is_built_in"),
 }
 """Of tables that hold secrets only these columns are asked for."""
+_OURS = "cluster_events"
+"""A table that neither 0.7 nor 2.x has."""
 
 
 def read_database(place: str, password: str | None) -> Imported:
@@ -115,6 +117,11 @@ def _value(value: Any) -> Any:
 def _read(tables: _Tables, place: str) -> Imported:
     if "models" not in tables.names:
         raise ImportFault(f"{place} has no table of models: it is no database of GPUStack")
+    if _OURS in tables.names:
+        raise ImportFault(
+            f"{place} is a database of this program itself: gpustack export writes manifests of what it deploys, "
+            "gpustack backup and gpustack db move its records"
+        )
     second = bool(tables.names & {"clusters", "model_routes"})
     found = Installation(
         models=tables.rows("models"),

@@ -41,6 +41,8 @@ _OF_A_MODEL: Mapping[str, str] = {
     "cmdStop": "an engine is ended by signals",
     "metadata": "not kept here",
     "unlisted": "who may use a model sees it",
+    "timeouts": "a request may take as long as its model thinks",
+    "capabilities": "what a model can do is read from its file",
 }
 _LLAMA_MODEL = ("-m", "--model")
 _HF_REPO = ("-hf", "-hfr", "--hf-repo")
@@ -49,6 +51,8 @@ _DROPPED = frozenset(
     {"--host", "--port", "-a", "--alias", "--api-key", "--api-key-file", "--served-model-name"}
 )
 """Options that the worker sets itself."""
+_VLLM_MODEL = ("--model",)
+_CONTAINERS = frozenset({"docker", "podman", "nerdctl"})
 _DEVICES = frozenset(
     {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"}
 )
@@ -73,7 +77,7 @@ def read_llama_swap(document: Mapping[str, Any], env: Mapping[str, str], place: 
     preloaded = _preloaded(document)
     for name, given in document["models"].items():
         if not isinstance(given, dict) or not isinstance(given.get("cmd"), str):
-            made.leave(f"Model/{name}", "it has no command")
+            made.leave(f"Model/{name}", "it has no cmd that is text")
             continue
         try:
             _add(made, str(name), given, _macros(document, given), env, running=name in preloaded)
@@ -176,6 +180,8 @@ def _words(command: str) -> list[str]:
         raise _Unreadable(f"its command cannot be split into words: {error}") from error
     if not words:
         raise _Unreadable("its command is empty")
+    if re.match(r"[A-Za-z]:\\", text.lstrip(" '\"")):
+        raise _Unreadable("its command is one of Windows: a worker runs Linux or macOS")
     return words
 
 
@@ -205,15 +211,31 @@ def _engine(words: list[str], given: Doc, remarks: list[str]) -> Doc:
         if source:
             left = {*_LLAMA_MODEL, *_HF_REPO, *_HF_FILE, *_DROPPED}
             return {**source, "backend": "llama-box", "backend_parameters": _parameters(options, left)}
-    if program == "vllm" and words[1:2] == ["serve"] and len(words) > 2 and not is_flag(words[2]):
-        model = words[2]
+        raise _Unreadable("its command names no model, by -m or -hf")
+    if (options_of_vllm := _of_vllm(program, words)) is not None:
+        options = _options(options_of_vllm)
+        model = _last(options, _VLLM_MODEL)
+        if model is None:
+            raise _Unreadable("its command names no model")
         source = (
             _local(model, remarks)
             if model.startswith("/")
             else {"source": "huggingface", "huggingface_repo_id": model}
         )
-        return {**source, "backend": "vllm", "backend_parameters": _parameters(_options(words[3:]), _DROPPED)}
+        left = {*_VLLM_MODEL, *_DROPPED}
+        return {**source, "backend": "vllm", "backend_parameters": _parameters(options, left)}
+    if program in _CONTAINERS:
+        remarks.append("it starts a container: what that takes of GPUs is seen here only as used by others")
     return _custom(words, given, remarks)
+
+
+def _of_vllm(program: str, words: list[str]) -> list[str] | None:
+    """The options of vLLM's server, the model among them; ``None`` for another program."""
+    if program == "vllm" and words[1:2] == ["serve"]:
+        named = len(words) > 2 and not is_flag(words[2])
+        return ["--model", *words[2:]] if named else words[2:]
+    started = program.startswith("python") and words[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    return words[3:] if started else None
 
 
 def _custom(words: list[str], given: Doc, remarks: list[str]) -> Doc:

@@ -36,7 +36,8 @@ _FLAGS: Mapping[str, str] = {
 }
 """Parameters of a Modelfile, and the options of llama.cpp that mean the same."""
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_HUB = re.compile(r"(?:hf\.co|huggingface\.co)/([^/:]+/[^/:]+)(?::(.+))?")
+HUB = re.compile(r"(?:hf\.co|huggingface\.co)/([^/:]+/[^/:]+)(?::(.+))?")
+"""How Ollama names a model of Hugging Face: the repository, and the quantization."""
 _ON_DEMAND = "replicas: 0, since Ollama loads a model when it is asked for: gpustack scale starts it here"
 
 
@@ -89,7 +90,7 @@ async def _add(made: Imported, client: HttpClient, tag: Doc) -> None:
 
 
 def _source(name: str, details: Mapping[str, Any], remarks: list[str]) -> Doc:
-    hub = _HUB.fullmatch(name)
+    hub = HUB.fullmatch(name)
     if hub is not None:
         quant = hub[2] if hub[2] and hub[2] != "latest" else DEFAULT_TAG
         file = pattern_for(quant)

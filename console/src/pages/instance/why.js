@@ -34,8 +34,8 @@ export function Matter({ explanation, instance }) {
   if (!said) return null;
   const changes = explanation?.changes ?? [];
   const details = [
-    next ? `${next.sentence}${next.until ? ` (${dateTime(next.until)})` : ''}` : '',
-    instance.next_retry_at ? t('instance.retry', { at: dateTime(instance.next_retry_at) }) : '',
+    next ? `${begun(next.sentence)}${next.until ? ` (${dateTime(next.until)})` : ''}` : '',
+    instance.next_retry_at && !next?.until ? t('instance.retry', { at: dateTime(instance.next_retry_at) }) : '',
     explanation?.final && instance.state === 'pending' ? t('instance.final') : '',
   ].filter(Boolean);
   return html`<${Sentence} tone=${tone} detail=${details.length ? details.map((one) => html`<p>${one}</p>`) : null}><${Told} of=${tone === 'warn' ? 'trouble-waiting' : tone === 'bad' ? 'trouble-failing' : ''}>${said}<//><//>

@@ -57,7 +57,7 @@ function Place({ place }) {
 
 /** @param {{instance: any}} props */
 const Failed = ({ instance }) =>
-  html`<${Sentence} tone="bad" actions=${html`<a class="button" href=${`/instances/${instance.id}`}>${t('model.look-at-log')}</a>`} detail=${instance.next_retry_at ? html`${t('model.retry')} <${Ago} at=${instance.next_retry_at} />` : null}
+  html`<${Sentence} tone="bad" actions=${html`<a class="button" href=${`/instances/${instance.id}?tab=log`}>${t('model.look-at-log')}</a>`} detail=${instance.next_retry_at ? html`${t('model.retry')} <${Ago} at=${instance.next_retry_at} />` : null}
     ><${Told} of="trouble-failing">${instance.name}: ${instance.state_message}<//><//
   >`;
 

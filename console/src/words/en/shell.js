@@ -4,6 +4,7 @@ export default {
   back: 'The server is back.',
   dark: 'Dark theme',
   light: 'Light theme',
+  guide: 'Guide',
   lost: 'The server does not answer. What you see is what was known last; this page goes on by itself when it is back.',
   menu: 'Menu',
   'my-account': 'My account',

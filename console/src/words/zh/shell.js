@@ -4,6 +4,7 @@ export default {
   back: '服务器已恢复。',
   dark: '深色主题',
   light: '浅色主题',
+  guide: '使用指南',
   lost: '服务器没有响应。您看到的是最后已知的状态；恢复后页面会自动继续更新。',
   menu: '菜单',
   'my-account': '我的账户',
