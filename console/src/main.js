@@ -9,17 +9,21 @@ import { me, whoIsIt } from './session.js';
 import { Shell } from './shell.js';
 import { loadWords } from './words.js';
 
+const A_MOMENT = 200;
+
 async function start() {
   // Most who come are signed in: what they will see is fetched while it is asked who they are.
   startLive();
   startRouter();
   // A page that does not come is the matter of the shell.
-  await Promise.all([loadWords(), whoIsIt(), loadPage(place.value.page).catch(() => {})]);
+  const [page] = await Promise.all([loadPage(place.value.page).catch(() => null), loadWords(), whoIsIt()]);
   effect(() => {
     const account = me.value;
     if (account && !account.require_password_change) startLive();
     else stopLive();
   });
+  // What comes at once is drawn at once, not as lines that wait and then again.
+  await Promise.race([page?.ahead?.(), new Promise((go) => setTimeout(go, A_MOMENT))]);
   const root = /** @type {HTMLElement} */ (document.getElementById('app'));
   root.replaceChildren();
   render(html`<${Shell} />`, root);

@@ -6,7 +6,7 @@
  * @property {string} path as `/models/:id`
  * @property {string} [nav] the key of its word in the navigation, and of its icon; without it stands in no menu
  * @property {'admin' | 'anyone'} who
- * @property {() => Promise<{default: Function}>} load
+ * @property {() => Promise<{default: Function, ahead?: () => Promise<void>}>} load `ahead`: fulfilled when its first picture can be drawn
  */
 
 /** @type {Page[]} */

@@ -1,7 +1,7 @@
 // One look: whether anything needs a decision, and what.
 
 import { useEffect, useMemo } from 'preact/hooks';
-import { askAttention, attention, attentionFault } from '../attention.js';
+import { askAttention, attention, attentionFault, attentionKnown } from '../attention.js';
 import { send } from '../api.js';
 import { bytes, number } from '../format.js';
 import { pathOf } from '../links.js';
@@ -26,6 +26,11 @@ const TONES = { critical: 'bad', warning: 'warn', notice: 'quiet' };
 
 export default function Home() {
   return isAdmin.value ? html`<${ForAdministrators} />` : html`<${ForOthers} />`;
+}
+
+/** When it is known what needs a decision. @returns {Promise<void>} */
+export async function ahead() {
+  if (isAdmin.value) await attentionKnown();
 }
 
 function ForAdministrators() {

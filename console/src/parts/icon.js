@@ -12,6 +12,9 @@ const SHAPES = {
   access: 'M14 9a4 4 0 1 0-3.5 4L9 14.500V17H7v2H4v-3l5-5',
   events: 'M12 7v5l3 2M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z',
   settings: 'M4 7h9M17 7h3M4 17h3M11 17h9M13 4.500v5M7 14.500v5',
+  // The word 中文, drawn: a browser looks for a font that has it for longer than it takes to lay out the whole page.
+  zhong: 'M4 7h16v9H4zM12 2.500v19',
+  wen: 'M12 2.500v3M3 6.500h18M7 6.500c1.500 6 6 11.500 14 14M17 6.500c-1.500 6-6 11.500-14 14',
   account: 'M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4.500 20c1-4 4-5 7.500-5s6.500 1 7.500 5',
   search: 'M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5',
   close: 'M6 6l12 12M18 6L6 18',

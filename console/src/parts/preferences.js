@@ -6,6 +6,9 @@ import { language, LANGUAGES, t, useLanguage } from '../words.js';
 import { html } from './html.js';
 import { Icon } from './icon.js';
 
+/** Names of languages that are drawn: those for which most fonts have no letters. @type {Record<string, string[]>} */
+const DRAWN = { zh: ['zhong', 'wen'] };
+
 export function Preferences() {
   const [theme, setTheme] = useState(() => document.documentElement.dataset.theme);
   const dark = theme === 'dark';
@@ -20,6 +23,11 @@ export function Preferences() {
     <button type="button" class="button quiet only-icon" aria-label=${dark ? t('shell.light') : t('shell.dark')} title=${dark ? t('shell.light') : t('shell.dark')} onClick=${turn}>
       <${Icon} name=${dark ? 'sun' : 'moon'} />
     </button>
-    ${others.map(([code, name]) => html`<button type="button" class="button quiet" lang=${code} onClick=${() => useLanguage(code)}>${name}</button>`)}
+    ${others.map(
+      ([code, name]) =>
+        html`<button type="button" class=${`button quiet${DRAWN[code] ? ' drawn' : ''}`} lang=${code} aria-label=${DRAWN[code] ? name : undefined} onClick=${() => useLanguage(code)}>
+          ${DRAWN[code]?.map((/** @type {string} */ icon) => html`<${Icon} name=${icon} />`) ?? name}
+        </button>`,
+    )}
   </div>`;
 }
