@@ -54,16 +54,6 @@ export async function askAttention() {
   }
 }
 
-/** Fulfilled when it is known, or why it is not. @returns {Promise<void>} */
-export const attentionKnown = () =>
-  new Promise((known) => {
-    const stop = effect(() => {
-      if (attention.value === null && !attentionFault.value) return;
-      known();
-      queueMicrotask(() => stop());
-    });
-  });
-
 function later() {
   const wait = Math.max(QUICK, SELDOM - (performance.now() - asked));
   timer ??= setTimeout(askAttention, wait);

@@ -1,7 +1,8 @@
 // One look: whether anything needs a decision, and what.
 
+import { effect } from '@preact/signals';
 import { useEffect, useMemo } from 'preact/hooks';
-import { askAttention, attention, attentionFault, attentionKnown } from '../attention.js';
+import { askAttention, attention, attentionFault } from '../attention.js';
 import { send } from '../api.js';
 import { bytes, number } from '../format.js';
 import { pathOf } from '../links.js';
@@ -28,17 +29,23 @@ export default function Home() {
   return isAdmin.value ? html`<${ForAdministrators} />` : html`<${ForOthers} />`;
 }
 
-/** When it is known what needs a decision. @returns {Promise<void>} */
-export async function ahead() {
-  if (isAdmin.value) await attentionKnown();
-}
+/** Whether it is known what needs a decision, or that nothing does and whether there is a cluster at all. */
+const isKnown = () => attentionFault.value !== '' || (attention.value !== null && (attention.value.length > 0 || store.ready.value));
+
+/** @returns {Promise<void>} */
+export const ahead = () =>
+  new Promise((known) => {
+    const stop = effect(() => {
+      if (!isAdmin.value || isKnown()) queueMicrotask(() => known(stop()));
+    });
+  });
 
 function ForAdministrators() {
   // What no stream tells of may have changed too: budgets.
   useEffect(() => void askAttention(), []);
   const items = attention.value;
   const fault = attentionFault.value;
-  if (items === null && !fault) return html`<${Waiting} lines=${5} />`;
+  if (!isKnown()) return html`<${Waiting} lines=${5} />`;
   const many = items?.length ?? 0;
   const ready = store.ready.value;
   const isNew = ready && store.models.value.size === 0;

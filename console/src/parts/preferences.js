@@ -25,7 +25,7 @@ export function Preferences() {
     </button>
     ${others.map(
       ([code, name]) =>
-        html`<button type="button" class=${`button quiet${DRAWN[code] ? ' drawn' : ''}`} lang=${code} aria-label=${DRAWN[code] ? name : undefined} onClick=${() => useLanguage(code)}>
+        html`<button type="button" class=${`button quiet${DRAWN[code] ? ' strokes' : ''}`} lang=${code} aria-label=${DRAWN[code] ? name : undefined} onClick=${() => useLanguage(code)}>
           ${DRAWN[code]?.map((/** @type {string} */ icon) => html`<${Icon} name=${icon} />`) ?? name}
         </button>`,
     )}
