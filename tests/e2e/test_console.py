@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gpustack.api.context import ServerDescription
 from tests.browser import Visitor
+from tests.console import PASSWORD, grave_violations, requires_axe, requires_console
 from tests.daemon import Daemon, daemon
-from tests.needs import missing
 
-PASSWORD = "Console-1x!"
 ALONE = (
     "--host",
     "127.0.0.1",
@@ -24,8 +22,8 @@ ALONE = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    if not (ServerDescription().console / "index.html").is_file():
-        missing("the web console is not built", "make docs-ui")
+    requires_console()
+    requires_axe()
     with daemon(tmp_path_factory.mktemp("console") / "data", *ALONE) as running:
         yield running
 
@@ -59,6 +57,7 @@ def test_a_person_signs_in_walks_through_the_pages_and_out_again(
         page.reload()
         page.locator("main h1, main h2").first.wait_for()
         ada.picture(path.strip("/") or "home")
+        assert grave_violations(page) == [], path
 
     page.get_by_role("button", name="Dark theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from tests.browser import Visitor, running_browser
-from tests.console import PASSWORD, Complaints, requires_console, sign_in
+from tests.console import PASSWORD, Complaints, grave_violations, requires_axe, requires_console, sign_in
 from tests.daemon import Daemon, daemon
 from tests.models import make_tiny_llm
 
@@ -46,6 +46,7 @@ class Office:
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     requires_console()
+    requires_axe()
     folder = tmp_path_factory.mktemp("office")
     given = ("--host", "127.0.0.1", "--force-auth-localhost", "--bootstrap-password", PASSWORD)
     with (
@@ -195,6 +196,7 @@ def who_is_no_administrator(page: Page, server: Daemon) -> None:
     page.get_by_role("heading", name="Models that you may use").wait_for()
     links = page.get_by_role("navigation").get_by_role("link").all_inner_texts()
     assert [link.strip() for link in links] == ["Home", "Playground", "Usage", "Access"]
+    assert grave_violations(page) == []
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Your message").fill("Hello!")
     page.keyboard.press("Enter")
@@ -209,9 +211,11 @@ def who_is_no_administrator(page: Page, server: Daemon) -> None:
     dialog.get_by_role("button", name="Make the key").click()
     dialog.get_by_role("button", name="I have it").click()
     page.get_by_role("row").filter(has_text="mine").wait_for()
+    assert grave_violations(page) == []
     for path in ("/cluster", "/models", "/files", "/events", "/settings"):
         page.goto(server.url + path)
         page.get_by_text("This page is for administrators").wait_for()
+    assert grave_violations(page) == []
     page.get_by_role("link", name="Home").first.click()
 
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from tests.browser import running_browser
-from tests.console import PASSWORD, Complaints, requires_console, sign_in
+from tests.console import PASSWORD, Complaints, grave_violations, requires_axe, requires_console, sign_in
 from tests.daemon import Daemon, daemon
 from tests.models import make_tiny_llm
 from tests.ports import free_port
@@ -43,6 +43,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     requires_console()
+    requires_axe()
     folder = tmp_path_factory.mktemp("lost")
     where = ("--host", "127.0.0.1", "--port", str(free_port()), "--worker-name", HOME)
     given = (*where, "--bootstrap-password", PASSWORD)
@@ -144,6 +145,7 @@ def test_pages_outlive_their_server_and_go_on_by_themselves(
     cluster.lose()
     for page in (models, events, log):
         page.get_by_role("alert").get_by_text("The server does not answer").wait_for()
+    assert grave_violations(models) == []
     assert models.get_by_role("link", name="tiny", exact=True).is_visible()
     assert events.locator(".event").count() == known
     assert lines.get_by_text("model loaded").first.is_visible()
