@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -281,6 +283,22 @@ def tampered(made: Path, target: Path, name: str, content: bytes | None) -> Path
                 member.size = len(data)
             new.addfile(member, io.BytesIO(data))
     return target
+
+
+def test_a_newer_program_s_database_is_kept_beside_what_is_restored(made: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    with closing(sqlite3.connect(data / "database.db")) as newer, newer:
+        newer.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        newer.execute("CREATE TABLE of_tomorrow (id INTEGER)")
+        newer.execute("INSERT INTO alembic_version VALUES ('9999')")
+    where = ("--", f"--data-dir={data}")
+    assert "written by another or a newer" in bad("restore", str(made), *where)
+    assert "database.db.newer" in good("restore", str(made), "--replace", *where)
+    with closing(sqlite3.connect(data / "database.db.newer")) as kept:
+        assert kept.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    with closing(sqlite3.connect(data / "database.db")) as restored:
+        assert ("admin",) in restored.execute("SELECT username FROM users").fetchall()
 
 
 def test_a_backup_that_is_not_whole_restores_nothing(made: Path, tmp_path: Path) -> None:

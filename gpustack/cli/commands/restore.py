@@ -9,7 +9,7 @@ checked before anything is changed. Options of gpustack start that name the data
 are not in the environment, follow after --.
 
 Options:
-  --replace   Lose the records and secrets that are there.
+  --replace   Lose the records and secrets that are there. A file of a newer gpustack is kept, as database.db.newer.
   --dry-run   Only tell what would be changed.
   -h, --help  Show this help.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
 def restore(options: Options, source: Path, *, replace: bool) -> str:
     """Restore and say so in a sentence. Raises GpustackError, and then has changed nothing. Blocks."""
     from gpustack.cli import backup_file as form
+    from gpustack.cli.newer_database import put_aside
     from gpustack.config.datadir import lock_data_dir, make_dir, refuse_open_dir
     from gpustack.store.database import open_database
     from gpustack.store.load import records
@@ -71,18 +73,20 @@ def restore(options: Options, source: Path, *, replace: bool) -> str:
             with copy.snapshot() as conn:
                 for _ in records(conn, str(source)):
                     pass
-            target = open_database(options.database_url)
-            try:
-                moved = transfer(copy, target, replace=replace, resume=False)
-                place = target.place
-            finally:
-                target.close()
+            with put_aside(options.database_url) if replace else nullcontext() as aside:
+                target = open_database(options.database_url)
+                try:
+                    moved = transfer(copy, target, replace=replace, resume=False)
+                    place = target.place
+                finally:
+                    target.close()
         finally:
             copy.close()
         _put(options.data_dir, folder, list(manifest.files))
     return (
         f"Restored {moved.records} records to {place}, from a backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC by"
         f" gpustack {manifest.version}."
+        + (f" The records of the newer program are kept in {aside}." if aside is not None else "")
     )
 
 
