@@ -70,8 +70,18 @@ const besides = (own) => ({
   name: 'besides',
   setup(build) {
     build.onResolve({ filter: /^\.\/pages\/[\w-]+\.js$/ }, (asked) =>
-      own.includes(path.resolve(asked.resolveDir, asked.path)) ? undefined : { path: `./${path.basename(asked.path)}`, external: true },
+      asked.kind === 'dynamic-import' ? { path: `./${path.basename(asked.path)}`, external: true } : undefined,
     );
+    // Imported plainly: for a module that is imported when asked for, esbuild wraps all that it needs into functions.
+    build.onLoad({ filter: /src\/paths\.js$/ }, ({ path: file }) => {
+      const imports = [];
+      const text = fs.readFileSync(file, 'utf8').replace(/import\('(\.\/pages\/[\w-]+\.js)'\)/g, (all, page) => {
+        if (!own.includes(path.resolve(SOURCES, page))) return all;
+        imports.push(`import * as page${imports.length} from '${page}';`);
+        return `Promise.resolve(page${imports.length - 1})`;
+      });
+      return { contents: `${imports.join('')}${text}` };
+    });
     build.onResolve({ filter: /^words:/ }, (asked) => ({ path: `./words-${asked.path.slice(6)}.js`, external: true }));
   },
 });

@@ -85,7 +85,8 @@ export default function Cluster({ query }) {
   const shown = useMemo(() => {
     const terms = search.toLowerCase().split(/\s+/).filter(Boolean);
     const found = [...workers.values()].filter((one) => SHOWS[show](one) && terms.every((term) => textOf(one).includes(term)));
-    return found.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+    const keyed = found.map((worker) => ({ worker, key: keyOf(worker) }));
+    return keyed.sort((a, b) => (a.key < b.key ? -1 : 1)).map((one) => one.worker);
   }, [workers, search, show]);
   const heightOf = useMemo(() => {
     const { inLine, above } = shape();

@@ -9,6 +9,8 @@ const BEYOND = 3;
 /** Milliseconds of script for new rows in one frame; the browser takes about as long again to lay them out and paint them. */
 const IN_A_FRAME = 8;
 const MOST_AT_ONCE = 12;
+/** Milliseconds that a row is taken to need before any was drawn. */
+const FIRST = 4;
 
 /** Where each row begins, and where the last one ends. @param {any[]} items @param {(item: any) => number} heightOf */
 function offsetsOf(items, heightOf) {
@@ -62,7 +64,7 @@ export function Virtual({ items, keyOf, heightOf, row, onShown, role = 'list', r
   const offsets = useMemo(() => offsetsOf(items, heightOf), [items, heightOf]);
   const [range, setRange] = useState({ from: 0, to: 0 });
   /** `top` and `height`: of the screen within the list; `began`: drawing the last new rows; `each`: milliseconds that one takes. */
-  const latest = useRef({ offsets, range, frame: 0, top: 0, height: 0, began: 0, fresh: 0, each: 1 });
+  const latest = useRef({ offsets, range, frame: 0, top: 0, height: 0, began: 0, fresh: 0, each: FIRST });
   /** What was drawn last: the same again is not looked at. @type {{current: Map<any, {at: number, offsets: Float64Array, row: Function, drawn: any}>}} */
   const rows = useRef(new Map());
   latest.current.offsets = offsets;
