@@ -11,11 +11,10 @@ import { Icon } from '../parts/icon.js';
 import { Menu } from '../parts/menu.js';
 import { PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Table } from '../parts/table.js';
-import { Ago } from '../parts/time.js';
 import { go, setQuery } from '../router.js';
 import { t } from '../words.js';
 import { remove, scale, start } from './models/actions.js';
-import { lastUseOf, Rate } from './models/rate.js';
+import { LastUse, lastUseOf, Rate } from './models/rate.js';
 
 const HEIGHT = 58;
 const MOST_REPLICAS = 1000;
@@ -83,7 +82,7 @@ const columns = (uses) => [
   { key: 'replicas', title: t('models.replicas'), width: '108px', sort: (/** @type {any} */ one) => one.replicas, cell: (/** @type {any} */ one) => html`<${Replicas} model=${one} />` },
   { key: 'rate', title: t('models.rate'), width: '84px', end: true, wide: true, cell: (/** @type {any} */ one) => html`<${Rate} model=${one} />` },
   { key: 'tokens', title: t('models.tokens'), width: '96px', end: true, wide: true, roomy: true, sort: (/** @type {any} */ one) => uses.get(one.id)?.tokens, cell: (/** @type {any} */ one) => short(uses.get(one.id)?.tokens) },
-  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => lastUseOf(one.id, uses.get(one.id)?.last), cell: (/** @type {any} */ one) => html`<${Ago} at=${lastUseOf(one.id, uses.get(one.id)?.last)} />` },
+  { key: 'last', title: t('models.last'), width: '110px', wide: true, sort: (/** @type {any} */ one) => lastUseOf(one.id, uses.get(one.id)?.last), cell: (/** @type {any} */ one) => html`<${LastUse} id=${one.id} stored=${uses.get(one.id)?.last} />` },
   { key: 'backend', title: t('models.engine'), width: 'minmax(0, 110px)', wide: true, roomy: true, sort: (/** @type {any} */ one) => one.backend, cell: (/** @type {any} */ one) => one.backend ?? html`<span class="muted">${t('models.auto')}</span>` },
   { key: 'menu', title: '', width: '34px', cell: (/** @type {any} */ one) => html`<${Menu} label=${t('models.actions', { name: one.name })} items=${itemsOf(one)} />` },
 ];

@@ -11,6 +11,7 @@ import { Menu } from '../parts/menu.js';
 import { PageHead, useFetched, Waiting } from '../parts/page.js';
 import { Table } from '../parts/table.js';
 import { Ago } from '../parts/time.js';
+import { Told } from '../parts/told.js';
 import { t } from '../words.js';
 import { useActions } from './cluster/actions.js';
 import { holdersOf, stateOf } from './cluster/capacity.js';
@@ -38,7 +39,7 @@ export default function WorkerPage({ params }) {
       under=${html`<${Badge} state=${stateOf(worker)} /> ${worker.ip}${worker.version ? ` · ${worker.version}` : ''}${worker.state_since ? html` · ${t('worker.since')} <${Ago} at=${worker.state_since} />` : null}`}
       actions=${html`${first.map((one) => html`<${Button} onClick=${one.act}>${one.short ?? one.text}<//>`)}<${Menu} label=${t('cluster.actions', { name: worker.name })} items=${more} />`}
     />
-    ${worker.state === 'ready' ? null : html`<${Sentence} tone=${worker.state === 'unreachable' ? 'bad' : 'warn'}>${worker.state_message || t('worker.silent')}<//>`}
+    ${worker.state === 'ready' ? null : html`<${Sentence} tone=${worker.state === 'unreachable' ? 'bad' : 'warn'}>${worker.state_message ? html`<${Told} of="trouble-silent">${worker.state_message}<//>` : t('worker.silent')}<//>`}
     ${worker.drain ? html`<${Draining} drain=${worker.drain} waits=${full?.drain?.waits_for ?? []} />` : null}
     <section>
       <div class="section-head"><h2>${t('worker.devices')}</h2>${devices.length ? html`<${Legend} />` : null}</div>

@@ -6,6 +6,7 @@ import { bytes, duration } from '../../format.js';
 import { Badge } from '../../parts/badge.js';
 import { sayFault, Sentence } from '../../parts/button.js';
 import { html } from '../../parts/html.js';
+import { Told } from '../../parts/told.js';
 import { t } from '../../words.js';
 import { Remedies } from './remedies.js';
 
@@ -119,7 +120,7 @@ function Found({ plan, name, wanted, onModel, again }) {
         </ul>`
       : null}
     ${memory.length ? html`<details class="memory"><summary>${t('plan.memory')}</summary><ul>${memory.map((/** @type {string} */ one) => html`<li>${one}</li>`)}</ul></details>` : null}
-    ${waits.length ? html`<${Sentence} tone="warn" detail=${waits.length > 1 ? t('plan.alike', { n: waits.length }) : null}>${waits[0].why}<//>` : null}
+    ${waits.length ? html`<${Sentence} tone="warn" detail=${waits.length > 1 ? t('plan.alike', { n: waits.length }) : null}><${Told} of="trouble-waiting">${waits[0].why}<//><//>` : null}
     <${Remedies} changes=${changes} modelId=${modelId} onModel=${onModel} after=${again} />
     ${plan.ends.length
       ? html`<${Sentence} tone="warn">${t('plan.ends')}<ul class="loose">${plan.ends.map((/** @type {any} */ one) => html`<li><b>${one.instance}</b> ${one.place ?? ''}: ${one.why}</li>`)}</ul><//>`

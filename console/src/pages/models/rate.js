@@ -3,6 +3,7 @@
 import { number } from '../../format.js';
 import { store } from '../../live.js';
 import { html } from '../../parts/html.js';
+import { Ago } from '../../parts/time.js';
 import { t } from '../../words.js';
 
 /** What these write is no text: their speed is that at which they read. */
@@ -33,3 +34,6 @@ export function lastUseOf(id, stored) {
   const told = store.rates.value.get(id)?.last_used_at;
   return told && (!stored || Date.parse(told) > Date.parse(stored)) ? told : stored;
 }
+
+/** The same as a component, since rows are not drawn again for a rate. @param {{id: number, stored?: string | null}} props */
+export const LastUse = ({ id, stored }) => html`<${Ago} at=${lastUseOf(id, stored)} />`;
