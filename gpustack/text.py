@@ -26,9 +26,13 @@ _SECRETS = re.compile(
 MASK = "***"
 SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
 """Names of fields and variables that hold secrets."""
+SECRET_WORD = (
+    r"(?:token(?!iz|s)|(?:api|access|auth|bearer|refresh)[_-]?tokens|passw|secret|key|credential|auth)"
+)
+"""What the name of a flag that a secret follows has in it; a tokenizer and a number of tokens are none."""
 # Possessive, and tried only at the beginning of a word: else a text of many "-" would take quadratic time.
 SECRET_FLAG = re.compile(
-    r"(?i)((?<![\w-])\w*+-(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+)"
+    rf"(?i)((?<![\w-])\w*+-(?>[\w-]*{SECRET_WORD})[\w-]*+)"
     r"(=|\s+)(\"[^\"]*\"|'[^']*'|\S+)"
 )
 """A flag with the secret after it."""

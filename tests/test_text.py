@@ -159,5 +159,21 @@ def test_a_command_is_shown_without_the_secrets_in_it() -> None:
         "--key",
         "--flag",
     ]
+    counted = [
+        "--max-tokens",
+        "5",
+        "--tokenizer-mode=slow",
+        "--max-num-batched-tokens",
+        "4096",
+        "--tokenizer",
+        "a/b",
+    ]
+    assert masked_arguments(counted) == counted
+    assert masked_arguments(["--api-tokens", "a", "--hf-token-file", "b"]) == [
+        "--api-tokens",
+        "***",
+        "--hf-token-file",
+        "***",
+    ]
     shown = masked_environment({"HF_TOKEN": "abc", "ARGS": "--api-key abc -v", "CUDA_VISIBLE_DEVICES": "0,1"})
     assert shown == {"HF_TOKEN": "***", "ARGS": "--api-key *** -v", "CUDA_VISIBLE_DEVICES": "0,1"}

@@ -17,7 +17,7 @@ from gpustack.api.manifest_kinds.model import KIND as MODEL
 from gpustack.api.mask import holds_secret
 from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.yaml_lines import dump_documents
-from gpustack.engines.parameters import dashed, read
+from gpustack.engines.parameters import read
 from gpustack.errors import AlreadyExists, BadRequest, GpustackError, Invalid
 from gpustack.text import printable
 
@@ -26,7 +26,6 @@ Doc = dict[str, Any]
 MOST_MODELS = 1000
 _LONGEST_REMARK = 400
 _MOST_REMARKS = 2000
-_NEVER_SECRET = ("--max-tokens", "--n-predict", "--cache-type-k", "--tokenizer")
 
 
 class ImportFault(GpustackError):
@@ -105,8 +104,7 @@ def _without_secrets(document: Doc, told: list[str]) -> None:
         kept, dropped = [], []
         for one in read(item for item in parameters if isinstance(item, str)):
             text = one.flag if one.value is None else f"{one.flag}={one.value}"
-            secret_flag = dashed(one.flag) not in _NEVER_SECRET and holds_secret(text)
-            dropped.append(one.flag) if secret_flag else kept.append(text)
+            dropped.append(one.flag) if holds_secret(text) else kept.append(text)
         document["backend_parameters"] = kept
         if dropped:
             told.append(

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from gpustack.text import MASK, redacted
+from gpustack.text import MASK, SECRET_WORD, redacted
 
 _SHORTEST, _SHORTEST_LIKELY = 8, 4
 """Characters that a known secret has at least: shorter ones stand in other words. The second is of what bears the name
@@ -24,7 +24,7 @@ _COUNTED = re.compile(r"(?i)tokens|token_(?:id|count|usage)|max_token|_tokens?_p
 # As ``text.SECRET_FLAG``, and in lists as Python and JSON write them. Possessive like that one: else a log with a long
 # run of such words would take quadratic time.
 _FLAG = re.compile(
-    r"(?i)((?<![\w-])--?(?>[\w-]*(?:token|passw|secret|key|credential|auth))[\w-]*+(?:=|\s+|['\"],\s*['\"]))"
+    rf"(?i)((?<![\w-])--?(?>[\w-]*{SECRET_WORD})[\w-]*+(?:=|\s+|['\"],\s*['\"]))"
     r"([^\s'\",]+)"
 )
 _HEADER = re.compile(
