@@ -86,6 +86,17 @@ def _escaped(char: str) -> str:
     return ascii(char)[1:-1]
 
 
+def listed(names: Sequence[str], shown: int) -> str:
+    """The first of them, and how many more there are: ``a, b, c and 2 more``."""
+    left = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {left} more" if left > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 replica``, ``3 replicas``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def redacted(text: str) -> str:
     """``text`` with everything that looks like a secret replaced by ``***``."""
     return _SECRETS.sub(r"\1***", _HEADER.sub(r"\1***\2", text))

@@ -21,6 +21,7 @@ from gpustack.cli.lookup import (
 from gpustack.cli.session import Doc
 from gpustack.errors import BadRequest, Conflict, NotFound
 from gpustack.remote.admin_client import AdminClient
+from gpustack.text import listed
 
 _SHOWN = 3
 
@@ -209,4 +210,4 @@ def _state(instance: Doc) -> str:
 
 def _some(instances: Sequence[Doc]) -> str:
     names = [str(one.get("name")) for one in instances]
-    return f"{phrase.listed(names, _SHOWN)} {'is' if len(names) == 1 else 'are'}"
+    return f"{listed(names, _SHOWN)} {'is' if len(names) == 1 else 'are'}"

@@ -12,6 +12,7 @@ from gpustack.cli.lookup import INSTANCES
 from gpustack.cli.terminal import Terminal
 from gpustack.errors import Forbidden, NotFound, Unavailable
 from gpustack.remote.admin_client import AdminClient
+from gpustack.text import listed
 
 _MARKS = {True: ("fits", "green"), False: ("no", "red")}
 _UNKNOWN = ("not known yet", "yellow")
@@ -114,7 +115,7 @@ def _device(device: Mapping[str, Any]) -> str:
         return ""
     there = f"{phrase.size(device.get('free'))} of {phrase.size(device.get('total'))} free"
     held = device.get("held_by") or ()
-    by = f" (held by {phrase.listed(held, _LISTED)})" if held else ""
+    by = f" (held by {listed(held, _LISTED)})" if held else ""
     return f"GPU {device.get('index')}: {there}{by}; {device.get('sentence')}"
 
 

@@ -10,6 +10,7 @@ from gpustack.cli.lookup import GPUS, INSTANCES, members_of
 from gpustack.cli.session import Doc
 from gpustack.errors import Forbidden
 from gpustack.remote.admin_client import AdminClient
+from gpustack.text import counted
 
 HOT, WARM = 90.0, 80.0
 """Degrees Celsius: drivers slow GPUs down at about the first."""
@@ -110,9 +111,5 @@ def sums(gpus: Sequence[Doc]) -> str:
     workers = len({gpu.get("worker_id") for gpu in gpus})
     rates = [rate for gpu in gpus if (rate := utilisation(gpu)) is not None]
     busy = f", {sum(rates) / len(rates):.0f} % busy" if rates else ""
-    counts = f"{_count(len(gpus), 'GPU')} on {_count(workers, 'worker')}"
+    counts = f"{counted(len(gpus), 'GPU')} on {counted(workers, 'worker')}"
     return f"{counts}: {phrase.part(claimed, total)} claimed, {phrase.size(used)} used{busy}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

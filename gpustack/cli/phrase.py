@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -112,12 +112,6 @@ def with_progress(state: str, document: dict[str, Any]) -> str:
 def one_line(text: Any) -> str:
     """Text with its line breaks and runs of spaces made single spaces."""
     return " ".join(str(text or "").split())
-
-
-def listed(names: Sequence[str], shown: int) -> str:
-    """The first of them, and how many more there are: ``a, b, c and 2 more``."""
-    left = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {left} more" if left > 0 else "")
 
 
 def reason(instance: dict[str, Any], now: datetime) -> str:

@@ -14,12 +14,12 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from gpustack.artifacts.listing import choose, is_projector, matches, model_of
-from gpustack.cli import phrase
 from gpustack.cli.source import ModelReference
 from gpustack.domain.unit import human_bytes
 from gpustack.errors import BadRequest, GpustackError, NotFound
 from gpustack.remote.admin_client import AdminClient
 from gpustack.remote.http import HttpResponse, RemoteError
+from gpustack.text import listed
 
 DEFAULT_TAG = "Q4_K_M"
 """The quantisation taken where none is named and the files are not known: small, with little loss of quality."""
@@ -243,4 +243,4 @@ def _by_part(one: Variant, asked: str) -> bool:
 
 def _some(names: Iterable[str]) -> str:
     found = list(dict.fromkeys(names))
-    return phrase.listed(found, _LISTED)
+    return listed(found, _LISTED)

@@ -196,17 +196,6 @@ def earliest(instants: Iterable[datetime | None]) -> datetime | None:
     return min((one for one in instants if one is not None), default=None)
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 replica``, ``3 replicas``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def cut(text: str) -> str:
     """The beginning of a long text."""
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"

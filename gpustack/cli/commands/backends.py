@@ -33,6 +33,7 @@ from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.input_file import read_input
 from gpustack.cli.output import Row
 from gpustack.cli.session import Doc, open_session
+from gpustack.text import listed
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -139,8 +140,7 @@ async def _add(client: AdminClient, documents: Sequence[Doc], roll: bool) -> lis
             else "is taken over at their next change (or now, with --roll) by"
         )
         said.append(
-            f"{document['name']} is changed"
-            + (f"; it {verb} {phrase.listed(users, _SHOWN)}" if users else "")
+            f"{document['name']} is changed" + (f"; it {verb} {listed(users, _SHOWN)}" if users else "")
         )
     return said
 
@@ -168,9 +168,9 @@ def _row(backend: Doc, now: datetime) -> Row:
     return Row(
         [
             str(backend["name"]),
-            phrase.listed([default, *others], _SHOWN),
+            listed([default, *others], _SHOWN),
             ", ".join(backend.get("categories") or ()) or "-",
-            phrase.listed(backend.get("used_by") or [], _SHOWN) or "-",
+            listed(backend.get("used_by") or [], _SHOWN) or "-",
             phrase.age(backend.get("created_at"), now),
         ],
         remark=str(backend.get("description") or ""),

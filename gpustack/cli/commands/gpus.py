@@ -30,6 +30,7 @@ from gpustack.cli.command_line import read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stdout
+from gpustack.text import listed
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -144,7 +145,7 @@ def _top_row(gpu: Doc, terminal: Terminal) -> Row:
             phrase.part(memory.get("used"), memory.get("total")),
             percent(utilisation(gpu)),
             Cell(*temperature(gpu)),
-            phrase.listed(names, _SHOWN) or "-",
+            listed(names, _SHOWN) or "-",
         ],
         remark=phrase.one_line(gpu.get("fault")),
     )

@@ -21,6 +21,7 @@ from gpustack.cli import output, phrase
 from gpustack.cli.command_line import read
 from gpustack.cli.output import Row
 from gpustack.cli.session import Doc, open_session
+from gpustack.text import listed
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -49,7 +50,7 @@ async def _revisions(client: AdminClient, name: str) -> list[Doc]:
 
 def _row(revision: Doc, now: datetime) -> Row:
     fields = list(revision["fields"])
-    told = phrase.listed(fields, _SHOWN)
+    told = listed(fields, _SHOWN)
     if revision.get("rolled_back_to"):
         told = f"back to {revision['rolled_back_to']}: {told}"
     by = str(revision.get("changed_by") or "-")

@@ -43,6 +43,7 @@ from gpustack.cli.command_line import CommandLine, read
 from gpustack.cli.output import Cell, Row
 from gpustack.cli.session import Doc, ServerSession, open_session
 from gpustack.cli.terminal import Terminal, stderr
+from gpustack.text import listed
 
 if TYPE_CHECKING:
     from gpustack.remote.admin_client import AdminClient
@@ -184,7 +185,7 @@ def survival_lines(losses: list[Doc] | None) -> list[str]:
     ]
     if stopped:
         lines = [
-            f"Without {worker} there would be no {phrase.listed(models, _SHOWN)}."
+            f"Without {worker} there would be no {listed(models, _SHOWN)}."
             for worker, models in stopped[:_SHOWN]
         ]
         left = len(stopped) - _SHOWN

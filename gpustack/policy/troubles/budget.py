@@ -16,9 +16,9 @@ from gpustack.policy.attention import (
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
 )
 from gpustack.policy.usage_limit import LimitKind, period_name
+from gpustack.text import counted
 
 KIND = "budget"
 _WORDS = {LimitKind.DAY: "day", LimitKind.MONTH: "month"}

@@ -14,9 +14,9 @@ from gpustack.policy.attention import (
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
 )
 from gpustack.policy.model_file import evict
+from gpustack.text import counted
 
 KIND = "disk"
 _SHARE = 0.05

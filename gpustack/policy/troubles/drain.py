@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 from gpustack.domain.event import ObjectKind
 from gpustack.policy.attention import (
+    NAMED,
     ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
     cut,
-    listed,
 )
 from gpustack.policy.drain_plan import drain_progress
 from gpustack.policy.eviction import has_no_place
+from gpustack.text import counted, listed
 
 KIND = "drain"
 
@@ -36,7 +36,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             id=f"{KIND}:worker:{worker.id}",
             kind=KIND,
             severity=TroubleSeverity.WARNING,
-            text=cut(f"Worker {worker.name} cannot be emptied: {listed(progress.waits_for)}"),
+            text=cut(f"Worker {worker.name} cannot be emptied: {listed(progress.waits_for, NAMED)}"),
             since=worker.updated_at,
             object=TroubleObject(kind=ObjectKind.WORKER.value, id=worker.id, name=worker.name),
             count=len(progress.left),

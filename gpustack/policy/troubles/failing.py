@@ -14,12 +14,12 @@ from gpustack.policy.attention import (
     AttentionLook,
     Trouble,
     TroubleAction,
-    counted,
     cut,
     earliest,
     of_model,
     want_replicas,
 )
+from gpustack.text import counted
 
 KIND = "failing"
 _MOST_ACTIONS = 3

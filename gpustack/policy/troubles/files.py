@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from gpustack.domain.artifact import FileState, ModelFile
 from gpustack.domain.event import ObjectKind
 from gpustack.policy.attention import (
+    NAMED,
     ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
     cut,
     earliest,
-    listed,
 )
+from gpustack.text import counted, listed
 
 KIND = "files"
 _MOST_ACTIONS = 3
@@ -38,7 +38,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             kind=KIND,
             severity=TroubleSeverity.WARNING,
             text=cut(
-                f"{first.source.readable} could not be fetched on {listed(names)}: {first.state_message}"
+                f"{first.source.readable} could not be fetched on {listed(names, NAMED)}: {first.state_message}"
             ),
             since=earliest(file.updated_at for file in files),
             object=TroubleObject(kind=ObjectKind.FILE.value, id=first.id, name=first.source.readable),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpustack.policy.attention import (
+    NAMED,
     AttentionLook,
     Trouble,
     TroubleSeverity,
-    counted,
     cut,
-    listed,
     of_model,
     want_replicas,
 )
+from gpustack.text import counted, listed
 
 KIND = "fragile"
 
@@ -35,7 +35,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             id=f"{KIND}:model:{model.id}",
             kind=KIND,
             severity=TroubleSeverity.NOTICE,
-            text=cut(f"If worker {listed(workers)} is lost, nothing of {model.name} serves any more"),
+            text=cut(f"If worker {listed(workers, NAMED)} is lost, nothing of {model.name} serves any more"),
             since=None,
             object=of_model(model),
             actions=(want_replicas(f"Run {counted(more_replicas, 'replica')}", model, more_replicas),),

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from gpustack.domain.event import ObjectKind
 from gpustack.domain.worker import Worker
 from gpustack.policy.attention import (
+    NAMED,
     ActionKind,
     AttentionLook,
     Trouble,
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
     cut,
-    listed,
 )
+from gpustack.text import counted, listed
 
 KIND = "hardware"
 
@@ -32,7 +32,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             id=f"{KIND}:worker:{worker.id}",
             kind=KIND,
             severity=TroubleSeverity.WARNING if broken else TroubleSeverity.NOTICE,
-            text=cut(f"Worker {worker.name}: {listed(faults)}"),
+            text=cut(f"Worker {worker.name}: {listed(faults, NAMED)}"),
             since=worker.status.stale_since,
             object=TroubleObject(kind=ObjectKind.WORKER.value, id=worker.id, name=worker.name),
             count=len(faults),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpustack.policy.attention import AttentionLook, Trouble, TroubleObject, TroubleSeverity, counted, cut
+from gpustack.policy.attention import AttentionLook, Trouble, TroubleObject, TroubleSeverity, cut
+from gpustack.text import counted
 
 KIND = "server"
 

@@ -13,9 +13,9 @@ from gpustack.policy.attention import (
     TroubleAction,
     TroubleObject,
     TroubleSeverity,
-    counted,
     cut,
 )
+from gpustack.text import counted
 
 KIND = "silent"
 

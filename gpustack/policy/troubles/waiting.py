@@ -10,13 +10,13 @@ from gpustack.policy.attention import (
     Trouble,
     TroubleAction,
     by_remedy,
-    counted,
     cut,
     earliest,
     of_model,
     waits_for_decision,
     want_replicas,
 )
+from gpustack.text import counted
 
 KIND = "waiting"
 _MOST_ACTIONS = 3
