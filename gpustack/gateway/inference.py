@@ -278,8 +278,8 @@ class Gateway:
         )
 
     def counted(self) -> Mapping[int, ModelTraffic]:
-        """What was counted of each model that was asked since the start, with what is under way."""
-        return self.traffic.of_models(measurement for _, measurement in self._under_way.values())
+        """What was counted of each model that is asked, or was since the last call."""
+        return self.traffic.changed_models(measurement for _, measurement in self._under_way.values())
 
     def shut_out(self, snapshot: Snapshot, faults: Quarantine) -> int:
         """End every request whose sender has lost the right to it; returns how many.

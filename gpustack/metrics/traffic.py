@@ -92,6 +92,8 @@ class Traffic:
     _waited: dict[int, _HistogramCounts] = attrs.field(factory=dict)
     _tokens: dict[tuple[int, str], int] = attrs.field(factory=dict)
     _refused: dict[tuple[str, str], int] = attrs.field(factory=dict)
+    _asked: set[int] = attrs.field(factory=set)
+    """Models of which a request has ended since ``changed_models`` was called last."""
 
     def passed(self, passage: RequestMeasurement, route: str, status: int) -> None:
         """Count a request that has ended, in whatever way."""
@@ -99,6 +101,7 @@ class Traffic:
         self._requests[key] = self._requests.get(key, 0) + 1
         if passage.model_id is None:
             return
+        self._asked.add(passage.model_id)
         if passage.first_byte is not None:
             self._note_wait(passage.model_id, passage.first_byte - passage.began)
         for kind, count in (("prompt", passage.prompt), ("completion", passage.completion)):
@@ -117,16 +120,16 @@ class Traffic:
         waited.counts[bisect_left(BOUNDS, seconds)] += 1
         waited.total += seconds
 
-    def of_models(self, under_way: Iterable[RequestMeasurement]) -> dict[int, ModelTraffic]:
-        """What was counted of each model that was asked, with the requests that have not ended."""
+    def changed_models(self, under_way: Iterable[RequestMeasurement]) -> dict[int, ModelTraffic]:
+        """What was counted of each model of which a request is under way, or has ended since the last call."""
         begun: dict[int, list[int]] = {}
         for request in under_way:
             if request.model_id is not None and request.progress is not None:
                 mine = begun.setdefault(request.model_id, [0, 0])
                 mine[0] += 1
                 mine[1] += request.progress.so_far()
-        made = {}
-        for key in self._waited.keys() | begun.keys():
+        made, asked, self._asked = {}, self._asked, set()
+        for key in asked | begun.keys():
             waited, (in_flight, written) = self._waited.get(key), begun.get(key, (0, 0))
             made[key] = ModelTraffic(
                 answers=0 if waited is None else sum(waited.counts),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import attrs
@@ -45,14 +45,16 @@ class _Told:
 class ModelRates:
     """Owns the samples of the gateway of this server, and what other servers told of theirs.
 
-    Nothing is done for a request: every ``SAMPLE_EVERY`` seconds the counts are looked at, which takes as long as there
-    are models that were asked since the start.
+    Nothing is done for a request: every ``SAMPLE_EVERY`` seconds the counts are looked at of those models that were
+    asked since the last look.
     """
 
     _monotonic: Callable[[], float]
     _now: Callable[[], datetime]
+    _models: Callable[[], Collection[int]]
+    """The ids of those that there are."""
     counted: Callable[[], Mapping[int, ModelTraffic]] = dict
-    """All that the gateway has counted of each model; set when there is a gateway."""
+    """What the gateway has counted of the models that were asked since the last call; set when there is a gateway."""
     _samples: deque[tuple[float, Mapping[int, ModelTraffic]]] = attrs.field(
         factory=lambda: deque(maxlen=KEPT)
     )
@@ -68,13 +70,15 @@ class ModelRates:
 
     def sample(self) -> None:
         """Look at what was counted. A model of which more was counted than before has been used."""
-        counts, now = self.counted(), self._now()
+        changed, now = self.counted(), self._now()
         before = self._samples[-1][1] if self._samples else {}
-        for key, count in counts.items():
+        for key, count in changed.items():
             if count.in_flight or count != before.get(key, _NOTHING):
                 self._used[key] = now
-        for gone in self._used.keys() - counts.keys():
-            del self._used[gone]
+        counts = {**before, **changed}
+        for gone in counts.keys() - set(self._models()):
+            del counts[gone]
+            self._used.pop(gone, None)
         self._samples.append((self._monotonic(), counts))
 
     def of(self, model_id: int) -> ModelRate:

@@ -245,7 +245,7 @@ async def test_rates_are_told_of_the_models_on_the_screen_and_only_when_they_cha
 ) -> None:
     monkeypatch.setattr(change_stream, "LOADS_EVERY", 0.02)
     counts = dict[int, ModelTraffic]()
-    rates = ModelRates(world.context.monotonic, world.context.clock)
+    rates = ModelRates(world.context.monotonic, world.context.clock, lambda: world.store.snapshot.models)
     rates.counted = lambda: {**counts}
     world = world.rebuilt(rates=rates)
     key = (await world.model("tiny")).id

@@ -35,7 +35,7 @@ class Node:
 @asynccontextmanager
 async def node(url: str, name: str) -> AsyncIterator[Node]:
     store = await open_store(StoreSettings(data_dir="unused", url=url), Clock())
-    made = Node(store, LiveStatus(trio.current_time), ModelRates(trio.current_time, Clock()))
+    made = Node(store, LiveStatus(trio.current_time), ModelRates(trio.current_time, Clock(), lambda: {3}))
     exchange = LoadExchange(store, made.live, made.rates, name, lambda: made.others == 0)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)

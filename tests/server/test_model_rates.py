@@ -18,9 +18,12 @@ class Served:
 
     counts: dict[int, ModelTraffic] = attrs.field(factory=dict)
     seconds: float = 0.0
+    models: set[int] = attrs.field(factory=lambda: {1})
 
     def rates(self) -> ModelRates:
-        made = ModelRates(lambda: self.seconds, lambda: BEGAN + timedelta(seconds=self.seconds))
+        made = ModelRates(
+            lambda: self.seconds, lambda: BEGAN + timedelta(seconds=self.seconds), lambda: self.models
+        )
         made.counted = lambda: dict(self.counts)
         return made
 
@@ -80,9 +83,21 @@ class Half:
 
 def test_an_answer_under_way_counts_as_far_as_it_is() -> None:
     traffic, request = Traffic(), RequestMeasurement(0.0, model_id=3)
-    assert traffic.of_models([request]) == {}
+    assert traffic.changed_models([request]) == {}
     request.progress = Half()
-    assert traffic.of_models([request]) == {3: ModelTraffic(completion=7, in_flight=1)}
+    assert traffic.changed_models([request]) == {3: ModelTraffic(completion=7, in_flight=1)}
     request.first_byte, request.completion, request.prompt = 0.1, 9, 4
     traffic.passed(request, "/v1/chat/completions", 200)
-    assert traffic.of_models([]) == {3: ModelTraffic(answers=1, prompt=4, completion=9)}
+    assert traffic.changed_models([]) == {3: ModelTraffic(answers=1, prompt=4, completion=9)}
+    assert traffic.changed_models([]) == {}, "it is told once"
+
+
+def test_a_model_that_is_gone_is_forgotten() -> None:
+    served = Served()
+    rates = served.rates()
+    served.later(rates, 10, completion=120, answers=1)
+    assert repr(rates) == "<ModelRates of 1 models>"
+    served.models.clear()
+    rates.sample()
+    assert rates.of(1).used_at is None
+    assert repr(rates) == "<ModelRates of 0 models>"

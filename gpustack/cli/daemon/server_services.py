@@ -74,7 +74,10 @@ class ServerServices:
         """Build them all; ``identity`` is what the servers on the database have agreed on."""
         options = daemon.loaded.options
         pool, heartbeats = ConnectionPool(reactor=reactor), HeartbeatTimes(trio.current_time)
-        live, rates = LiveStatus(trio.current_time), ModelRates(trio.current_time, utc_now)
+        live, rates = (
+            LiveStatus(trio.current_time),
+            ModelRates(trio.current_time, utc_now, lambda: store.snapshot.models),
+        )
         worker_client = WorkerClient(pool, identity.keys.forward_key)
         facts = FactsCache(
             facts_reader(daemon.loaded, daemon.rng), worker_client.facts, lambda: store.snapshot
