@@ -65,6 +65,9 @@ _WATCH = """
 _SCROLL = """
 async () => {
   window.measured.longest = 0; window.measured.tasks = 0;
+  let rows = 0;
+  const count = (all) => { for (const one of all) rows += one.addedNodes.length; };
+  new MutationObserver(count).observe(document.querySelector('.virtual'), { childList: true });
   const end = document.documentElement.scrollHeight - innerHeight;
   const began = performance.now();
   let frames = 0;
@@ -80,7 +83,7 @@ async () => {
   }
   await new Promise((done) => setTimeout(done, 300));
   const frame = (performance.now() - began - 300) / frames;
-  return { longest: window.measured.longest, tasks: window.measured.tasks, frame };
+  return { longest: window.measured.longest, tasks: window.measured.tasks, frame, rows };
 }
 """
 _CHANGED = """
@@ -189,6 +192,8 @@ def _measured(chromium: Browser, server: Daemon, fleet: list[Fake], name: str) -
         scrolled = page.evaluate(_SCROLL)
         yield Figure(f"longest task while scrolling, {name}", scrolled["longest"], 50.0, "ms")
         yield Figure(f"a frame while scrolling, {name}", scrolled["frame"], None, "ms")
+        # Fewer than there are workers: somebody who scrolls as fast sees gaps for a moment.
+        yield Figure(f"rows drawn while scrolling, {name}", scrolled["rows"], None, "rows", "higher")
         waits = [_change(page, server, number) for number in range(CHANGES)]
         yield Figure(f"a change on the screen, {name}, median", statistics.median(waits), 300.0, "ms")
         yield Figure(f"a change on the screen, {name}, longest", max(waits), None, "ms")

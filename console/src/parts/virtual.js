@@ -7,7 +7,7 @@ import { html } from './html.js';
 /** Rows drawn beyond the edge of the screen. */
 const BEYOND = 3;
 /** Milliseconds of script for new rows in one frame; the browser takes about as long again to lay them out and paint them. */
-const IN_A_FRAME = 8;
+const IN_A_FRAME = 5;
 const MOST_AT_ONCE = 12;
 /** Milliseconds that a row is taken to need before any was drawn. */
 const FIRST = 4;
