@@ -70,7 +70,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         stack.enter_context(daemon(folder / "worker", *join))
         one = Cluster(folder, server, stack, given)
         server.until(lambda: ready(one) == {HOME, "there"}, "the other worker")
-        yield one
+        try:
+            yield one
+        finally:
+            if one.server.process.poll() is not None:
+                one.come_back()  # to end the engines that it left
 
 
 def ready(cluster: Cluster) -> set[str]:
