@@ -115,7 +115,7 @@ clean: ## Remove what was built: environments, pages, caches
 
 $(VENV)/.installed: $(WANTED)
 	@contrib/venv.sh $(VENV)
-	@echo "Installing GPUStack into $(VENV)"
+	@echo "Installing GPUStack into $(VENV), which takes a minute or two"
 	@$(PIP) --editable .
 	@touch $@
 

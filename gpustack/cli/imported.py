@@ -77,6 +77,11 @@ class Imported:
         self._remarks[len(self.documents)] = told
         self.documents.append(bare)
 
+    def faults_of(self, document: Mapping[str, Any]) -> list[str]:
+        """Why ``add_model`` would leave it out."""
+        given = {field: value for field, value in document.items() if value is not None}
+        return _faults({"kind": MODEL.name, **MODEL.bare(given)}, self.documents)
+
     def as_yaml(self) -> str:
         """The manifests with the remarks above each, and before all what was left out."""
         head = [f"Imported from {self.origin}."]

@@ -67,7 +67,10 @@ def test_ollama_has_its_models_parameters_and_hubs(capsys: Output) -> None:
     assert found["nomic-embed-text:v1.5"]["categories"] == ["embedding"]
     assert found["mario"]["ollama_library_model_name"] == "llama3.2:1b"
     assert len(found) == 4
-    assert "gpt-oss:120b-cloud: it runs at another company" in text
+    for name in ("gpt-oss:120b-cloud", "far:cloud"):
+        assert f"{name}: it runs at another company" in text
+    assert "ours/thing:latest: it was made of a file on that machine" in text
+    assert "text:latest: /api/show answered something that tells of no model" in text
     assert "/api/show answered 404" in text and "its format is 'safetensors'" in text
     assert with_replicas["mario"].get("replicas", 1) == 1
 
@@ -113,11 +116,20 @@ def test_gpustack_2_is_read_with_a_key_and_says_who_could_use_what(capsys: Outpu
 def test_gpustack_07_is_read_over_its_api(capsys: Output) -> None:
     old = {**DEPLOYMENT, "backend": "llama-box", "huggingface_filename": "q.gguf", "embedding_only": True}
     old = {name: value for name, value in old.items() if name not in ("image_name", "categories", "state")}
-    documents = {"/version": {"version": "0.7.1"}, "/v1/models": {**listed(old), "object": "list"}}
+    switches = {"cpu_offloading": True, "distributed_inference_across_workers": True}
+    heard = {**old, **switches, "name": "heard", "backend": "vox-box", "backend_parameters": []}
+    heard |= {
+        "huggingface_repo_id": "Systran/faster-whisper-tiny",
+        "huggingface_filename": None,
+        "embedding_only": None,
+    }
+    documents = {"/version": {"version": "0.7.1"}, "/v1/models": {**listed(old, heard), "object": "list"}}
     with answering(documents) as url:
         found, text = imported(capsys, f"--from-url={url}")
     assert (found["qwen3"]["backend"], found["qwen3"]["categories"]) == ("llama-box", ["embedding"])
     assert "accounts: could not be read with this key" in text
+    assert "distributed_inference_across_workers" not in found["heard"]
+    assert "distributed_inference_across_workers: left out: its engine" in text
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["0.7", "2.x"])

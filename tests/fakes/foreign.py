@@ -64,6 +64,9 @@ OLLAMA: dict[str, Any] = {
             {"name": "mario:latest", "size": 1},
             {"name": "gpt-oss:120b-cloud", "remote_host": "https://ollama.com:443"},
             {"name": "gone:latest"},
+            {"name": "ours/thing:latest"},
+            {"name": "far:cloud"},
+            {"name": "text:latest"},
             {"name": "odd\x1b[2J:latest"},
             {"name": 7},
         ]
@@ -78,6 +81,9 @@ OLLAMA: dict[str, Any] = {
     "/api/show hf.co/bartowski/Qwen3-4B-GGUF:Q5_K_M": {"details": {"format": "gguf"}},
     "/api/show nomic-embed-text:v1.5": {"capabilities": ["embedding"], "details": {"format": "gguf"}},
     "/api/show mario:latest": {"details": {"format": "gguf", "parent_model": "llama3.2:1b"}},
+    "/api/show ours/thing:latest": {"details": {"format": "gguf", "parent_model": "/models/blobs/sha256-ab"}},
+    "/api/show far:cloud": {"remote_host": "https://ollama.com:443", "details": {"format": ""}},
+    "/api/show text:latest": "text",
     "/api/show odd\x1b[2J:latest": {"details": {"format": "safetensors"}},
 }
 """As docs/api.md of Ollama describes them."""

@@ -133,6 +133,7 @@ class Reader:
         """
         before = BEFORE.get(blocks[0].page.name, "")
         parts = ["set -eu", "echo '@@ before' >&2", before.replace("http://127.0.0.1:8080", self.daemon.url)]
+        parts.append("echo")  # what was printed may end within a line
         for number, block in enumerate(blocks):
             if block.is_shown:
                 continue

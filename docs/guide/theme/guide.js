@@ -93,6 +93,7 @@ function search(input, list, words) {
       .map((entry) => [score(entry, terms), entry])
       .filter(([points]) => points > 0)
       .sort((a, b) => b[0] - a[0])
+      .filter(fewOfAPage())
       .slice(0, 12);
     list.replaceChildren(...hits.map(([, entry], place) => item(entry, terms.flat(), place)));
     if (!hits.length) {
@@ -158,6 +159,15 @@ function weight(text, term) {
   return /[a-z]/.test(lower[at - 1]) ? 0.1 : 1;
 }
 
+// Keeps the best three of each page: the others come into sight then.
+function fewOfAPage() {
+  const kept = new Map();
+  return ([, [page]]) => {
+    kept.set(page, (kept.get(page) ?? 0) + 1);
+    return kept.get(page) <= 3;
+  };
+}
+
 function item([page, anchor, title, heading, text], terms, place) {
   const line = document.createElement('li');
   line.id = `found-${place}`;
@@ -169,8 +179,8 @@ function item([page, anchor, title, heading, text], terms, place) {
   link.append(...marked(heading || title, terms));
   const small = document.createElement('small');
   const lower = text.toLowerCase();
-  const first = Math.min(...terms.map((term) => lower.indexOf(term)).filter((at) => at >= 0), text.length);
-  const from = Math.max(0, first - 40);
+  const places = terms.map((term) => lower.indexOf(term)).filter((at) => at >= 0);
+  const from = places.length ? Math.max(0, Math.min(...places) - 40) : 0;
   if (heading) small.append(`${title} · `);
   small.append(...marked((from ? '…' : '') + text.slice(from, from + 160), terms));
   link.append(small);

@@ -108,6 +108,7 @@ def _add(made: Imported, record: Doc, route: Doc | None, allowed: Mapping[int, l
     if document.get("backend") != "custom" and document.get("command"):
         del document["command"]
         remarks.append("run_command: its backend has its own command here")
+    document = _without_idle_switches(made, document, remarks)
     lost = [field for field in (*reading.ignored, *reading.unread) if field not in _FLAGS]
     if lost:
         remarks.append(f"not carried over, for want of a counterpart: {', '.join(map(printable, lost))}")
@@ -116,6 +117,18 @@ def _add(made: Imported, record: Doc, route: Doc | None, allowed: Mapping[int, l
     made.add_model(document, remarks)
 
 
+def _without_idle_switches(made: Imported, document: Doc, remarks: list[str]) -> Doc:
+    """Without the switches that the engine of a model does not have: there they are no fault."""
+    for field in _FOR_ALL:
+        without = {name: value for name, value in document.items() if name != field}
+        if document.get(field) and set(made.faults_of(document)) - set(made.faults_of(without)):
+            document = without
+            remarks.append(f"{field}: left out: its engine does not do that, here or there")
+    return document
+
+
+_FOR_ALL = ("cpu_offloading", "distributed_inference_across_workers")
+"""Switches that 0.7 sets for every model, whatever its engine makes of them."""
 _WHY = {
     "backend_version": "left out: the version that a worker has runs",
     "gpu_selector": "left out: it names workers and GPUs of the other installation",

@@ -38,6 +38,7 @@ _FLAGS: Mapping[str, str] = {
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 HUB = re.compile(r"(?:hf\.co|huggingface\.co)/([^/:]+/[^/:]+)(?::(.+))?")
 """How Ollama names a model of Hugging Face: the repository, and the quantization."""
+_ELSEWHERE = "it runs at another company, not on your machine"
 _ON_DEMAND = "replicas: 0, since Ollama loads a model when it is asked for: gpustack scale starts it here"
 
 
@@ -58,12 +59,16 @@ async def read_ollama(client: HttpClient, url: str, version: str) -> Imported:
 async def _add(made: Imported, client: HttpClient, tag: Doc) -> None:
     name = tag["name"]
     if tag.get("remote_host") or tag.get("remote_model"):
-        made.leave(f"Model/{name}", "it runs at another company, not on your machine")
+        made.leave(f"Model/{name}", _ELSEWHERE)
         return
     answer = await client.request("POST", "/api/show", json={"model": name}, limit=_LARGEST, deadline=_WITHIN)
     found = answer.json() if answer.status == 200 else None
     if not isinstance(found, dict):
-        made.leave(f"Model/{name}", f"/api/show answered {answer.status}")
+        wrong = "something that tells of no model" if answer.status == 200 else str(answer.status)
+        made.leave(f"Model/{name}", f"/api/show answered {wrong}")
+        return
+    if found.get("remote_host") or found.get("remote_model"):
+        made.leave(f"Model/{name}", _ELSEWHERE)
         return
     said = found.get("details")
     details: Doc = said if isinstance(said, dict) else {}
@@ -86,6 +91,10 @@ async def _add(made: Imported, client: HttpClient, tag: Doc) -> None:
             f"its format is {str(details['format'])!r}, and only GGUF files of Ollama are run here",
         )
         return
+    if str(details.get("parent_model")).startswith("/"):
+        why = "it was made of a file on that machine: ollama show --modelfile names it, deploy it by its path"
+        made.leave(f"Model/{name}", why)
+        return
     made.add_model(document, remarks)
 
 
@@ -96,7 +105,7 @@ def _source(name: str, details: Mapping[str, Any], remarks: list[str]) -> Doc:
         file = pattern_for(quant)
         return {"source": "huggingface", "huggingface_repo_id": hub[1], "huggingface_filename": file}
     parent = details.get("parent_model")
-    if isinstance(parent, str) and parent and not parent.startswith("/"):
+    if isinstance(parent, str) and parent:
         remarks.append(
             f"it was made of {parent} with ollama create: its own template and adapters are not carried over"
         )
