@@ -37,6 +37,8 @@ class FactsSettings:
     fresh_for: float = 30.0
     """After that a source is read again when somebody asks: it may have changed, or a fault may be mended. Readers keep
     what did not change, so this is cheap."""
+    unanswered_for: float = 5.0
+    """The same where a worker did not answer, such as one whose daemon has just been started again."""
     at_once: int = 8
     most: int = 1000
 
@@ -109,7 +111,11 @@ class FactsCache:
     @property
     def fresh_for(self) -> float:
         """Seconds after which asking again makes sense."""
-        return self._settings.fresh_for
+        return min(map(self._fresh_for, self._results.values()), default=self._settings.fresh_for)
+
+    def _fresh_for(self, result: FactsResult) -> float:
+        unanswered = result.fault is not None and bool(result.asked) and not result.definite
+        return self._settings.unanswered_for if unanswered else self._settings.fresh_for
 
     def known(self, source: ModelSource) -> FactsResult | None:
         """The result that is there now, however old; ``None``: not read yet."""
@@ -138,7 +144,7 @@ class FactsCache:
 
     def is_fresh(self, model: Model, result: FactsResult | None) -> bool:
         """Whether a result is young, and no worker has become ready since that might have the file."""
-        if result is None or self._clock() - result.at >= self._settings.fresh_for:
+        if result is None or self._clock() - result.at >= self._fresh_for(result):
             return False
         if result.fault is None or result.asked is None:
             return True  # a broken file of the server is not better on a worker

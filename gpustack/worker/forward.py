@@ -54,6 +54,8 @@ _DOCUMENT_LIMIT = 1 << 20
 _WHOLE_BODY = 256 << 10
 """Bytes up to which a body is read before it is sent on: kept connections are used only for such whole bodies."""
 _MAX_TAIL = 100_000
+_NOT_JOINED = "It has not joined its server yet"
+"""Until then nobody can prove to be the server: a key may be good, and is asked for again."""
 _LONGEST_NUMBER = 18
 """Digits that a port or id may have."""
 _MOST_MEMBERS = 10_000
@@ -133,6 +135,8 @@ class ForwardHandler:
     def _check_key(self, head: RequestHead) -> None:
         member = self._membership.member
         given = head.get(b"authorization") or b""
+        if member is None and given:
+            raise Unavailable(_NOT_JOINED)
         if member is None or not hmac.compare_digest(given, b"Bearer " + member.forward_key.encode()):
             raise Unauthorized
 
@@ -140,6 +144,8 @@ class ForwardHandler:
         """Raise Unauthorized unless the caller has a ticket of the server for this worker's files."""
         member = self._membership.member
         given = (head.get(b"authorization") or b"").decode("latin-1").removeprefix("Bearer ")
+        if member is None and given:
+            raise Unavailable(_NOT_JOINED)
         if member is None or reader_of(given, member.forward_key, self._now().timestamp()) is None:
             raise Unauthorized
 

@@ -202,6 +202,24 @@ async def test_a_worker_that_does_not_answer_does_not_keep_others_from_being_ask
         assert (await read(facts, model(PATH), wake)).facts == SMALL
 
 
+async def test_a_worker_that_did_not_answer_is_asked_again_soon(
+    cluster: Cluster, facts: FactsCache, news: Wake
+) -> None:
+    """One whose daemon has just been started again answers in a moment."""
+    worker = await cluster.worker("node-a")
+    cluster.readers.known["/m.gguf"] = NotFound("not here")
+    cluster.readers.there["node-a", "/m.gguf"] = Unavailable(
+        "Worker node-a answered: It has not joined its server yet"
+    )
+    found = await read(facts, model(PATH), news)
+    assert found.asked == {worker.id} and "not joined" in (found.fault or "")
+    assert facts.fresh_for == 5.0
+    cluster.readers.there["node-a", "/m.gguf"] = NotFound("/m.gguf is not on node-a")
+    cluster.clock.forward(6)
+    assert "is not on" in ((await read(facts, model(PATH), news)).fault or "")
+    assert facts.fresh_for == 30.0, "it has answered"
+
+
 async def test_readings_under_way_are_begun_again_after_a_restart(cluster: Cluster) -> None:
     facts = cluster.facts()
     cluster.readers.gate = trio.Event()
