@@ -52,6 +52,7 @@ class AttentionBoard:
     _survival: SurvivalWatch | None
     _updates: UpdateCheck | None
     _version: str
+    _certificate_ends: Callable[[], datetime | None]
     _now: Callable[[], datetime]
     _known: dict[int, _FoundRemedies] = attrs.field(factory=dict)
     _looking: trio.Event | None = None
@@ -70,7 +71,8 @@ class AttentionBoard:
         fault = None if self._store.failure is None else str(self._store.failure)
         remedies = self._remedies()
         minute = self._now().replace(second=0, microsecond=0)  # some troubles pass with time alone
-        made_of = (snapshot.revision, survival, fault, remedies, self._latest, minute)
+        ends = self._certificate_ends()
+        made_of = (snapshot.revision, survival, fault, remedies, self._latest, minute, ends)
         if made_of != self._made_of:
             look = AttentionLook(
                 snapshot=snapshot,
@@ -80,6 +82,7 @@ class AttentionBoard:
                 version=self._version,
                 latest_version=self._latest,
                 database_fault=fault,
+                certificate_ends=ends,
             )
             self._made, self._made_of = attention(look), made_of
             self._revision, self._next_at = snapshot.revision, trio.current_time() + PAUSE

@@ -238,6 +238,8 @@ class ServerDescription:
     """Serve the pages of the API documentation."""
     console: Path = Path(__file__).parent / "static" / "console"
     """Where the web console was built; where nothing is, there is none."""
+    certificate_ends: Callable[[], datetime | None] = lambda: None
+    """When clients refuse the certificate that it shows; ``None`` where it shows none."""
     readiness: Callable[[], tuple[bool, Mapping[str, str]]] = lambda: (True, {})
     """Whether it takes requests, and what each of its parts says."""
     draw_tasks: Callable[[], Any] = dict
@@ -306,6 +308,7 @@ class ApiContext:
             self.models.survival,
             self.server.updates,
             self.server.version.version,
+            self.server.certificate_ends,
             self.clock,
         )
 

@@ -27,7 +27,7 @@ from gpustack.cli.session import URL_FILE
 from gpustack.config.datadir import lock_data_dir, make_dir, refuse_foreign_database, refuse_open_dir
 from gpustack.config.loader import Configuration
 from gpustack.config.options import Options
-from gpustack.http1.certificate import Certificate, spans
+from gpustack.http1.certificate import Certificate
 from gpustack.http1.reactor import new_reactor
 from gpustack.logs import set_up
 from gpustack.nursery.group import KILL_WITHIN
@@ -106,13 +106,12 @@ def _certificate(options: Options) -> Certificate | None:
     if options.ssl_certfile is None or options.ssl_keyfile is None:
         return None
     loaded = Certificate.load(options.ssl_certfile, options.ssl_keyfile)
-    held = spans(options.ssl_certfile)
-    if held is not None and held[1] <= datetime.now(UTC):
+    if loaded.ends is not None and loaded.ends <= datetime.now(UTC):
         log.warning(
             "The certificate in %s has ended on %s, and clients refuse it: put a new one in its place, which is "
             "taken within seconds",
             options.ssl_certfile,
-            held[1].date(),
+            loaded.ends.date(),
         )
     return loaded
 

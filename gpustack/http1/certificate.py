@@ -28,6 +28,8 @@ class Certificate:
     context: ssl.SSLContext
     for_ourselves: ssl.SSLContext
     """For requests to this server from this machine: trusts this certificate, whatever its name, and no other."""
+    ends: datetime | None
+    """After that clients refuse it; ``None`` where that cannot be read."""
     _seen: Stamp
     _look_every: float = _LOOK_EVERY
     name: str = "certificate"
@@ -36,9 +38,9 @@ class Certificate:
     def load(cls, certfile: Path, keyfile: Path, *, look_every: float = _LOOK_EVERY) -> Certificate:
         """Read the pair. Raises ``Invalid`` with a sentence when it cannot be used. Blocking."""
         seen = _stamp(certfile, keyfile)
-        return cls(
-            certfile, keyfile, server_context(certfile, keyfile), _trust_in(certfile), seen, look_every
-        )
+        context, held = server_context(certfile, keyfile), spans(certfile)
+        ends = None if held is None else held[1]
+        return cls(certfile, keyfile, context, _trust_in(certfile), ends, seen, look_every)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the files every two seconds, until cancelled."""
@@ -59,6 +61,8 @@ class Certificate:
         except Invalid as fault:
             log.error("The certificate on disk is not used, the one before it stays: reason=%s", fault)
             return
+        held = spans(self.certfile)
+        self.ends = None if held is None else held[1]
         log.info("The certificate was loaded again: file=%s", self.certfile)
 
     def __repr__(self) -> str:

@@ -109,6 +109,8 @@ class AttentionLook:
     latest_version: str | None = None
     """The newest that was announced, where it is not the one that runs."""
     database_fault: str | None = None
+    certificate_ends: datetime | None = None
+    """When clients refuse the certificate that the server shows."""
     _by_model: dict[int, list[ModelInstance]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

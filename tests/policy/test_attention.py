@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import attrs
+import pytest
 
 from gpustack.domain.access import ApiKey, Limits
 from gpustack.domain.artifact import FileState, ModelFile, ModelSource, SourceKind
@@ -17,7 +18,15 @@ from gpustack.domain.snapshot import Snapshot
 from gpustack.domain.unit import GIB
 from gpustack.domain.usage import BudgetDraw
 from gpustack.domain.worker import Condition, Filesystem, ModelDisk, Worker, WorkerState, WorkerStatus
-from gpustack.policy.attention import MOST_OF_KIND, AttentionLook, Trouble, attention, by_remedy, kinds
+from gpustack.policy.attention import (
+    MOST_OF_KIND,
+    AttentionLook,
+    Trouble,
+    TroubleSeverity,
+    attention,
+    by_remedy,
+    kinds,
+)
 from gpustack.policy.remedy import FieldChange, Remedy
 from gpustack.policy.survival import ModelLoss, WorkerLoss
 
@@ -173,6 +182,22 @@ def test_each_kind_is_seen_and_told_in_one_sentence() -> None:
     severities = [trouble.severity for trouble in found]
     assert severities == sorted(severities, key=["critical", "warning", "notice"].index)
     assert len({trouble.id for trouble in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("left", "severity", "told"),
+    [
+        (timedelta(days=22), None, ""),
+        (timedelta(days=20), TroubleSeverity.WARNING, "ends on 2026-01-22: clients refuse it then, unless"),
+        (timedelta(0), TroubleSeverity.CRITICAL, "has ended on 2026-01-02: clients refuse it until"),
+    ],
+)
+def test_a_certificate_is_told_before_it_ends(
+    left: timedelta, severity: TroubleSeverity | None, told: str
+) -> None:
+    found = seen(certificate_ends=NOW + left)
+    assert [one.severity for one in found] == ([] if severity is None else [severity])
+    assert all(told in one.text for one in found)
 
 
 def test_a_budget_of_nothing_is_no_trouble() -> None:

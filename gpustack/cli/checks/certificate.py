@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from gpustack.cli.check import CheckContext, Finding, failed, good, note
 from gpustack.http1.certificate import spans
+from gpustack.policy.troubles.server import RENEW_BEFORE
 
-_SOON = timedelta(days=21)
 _FIX = "Put a new one in its place: a running daemon takes it within seconds, without a restart."
 
 
@@ -26,4 +26,4 @@ async def look(context: CheckContext) -> list[Finding]:
         fix = "Look at the clock of this machine, or use another certificate until then."
         return [failed(f"the certificate in {file} holds only from {begins:%Y-%m-%d %H:%M} UTC on", fix)]
     left = f"the certificate in {file} holds until {ends:%Y-%m-%d}"
-    return [note(left, _FIX) if ends - now < _SOON else good(left)]
+    return [note(left, _FIX) if ends - now < RENEW_BEFORE else good(left)]

@@ -120,6 +120,7 @@ def api_context(
         server=ServerDescription(
             version=Version(version=__version__, git_commit=__commit__),
             docs=not options.disable_openapi_docs,
+            certificate_ends=lambda: None if daemon.certificate is None else daemon.certificate.ends,
             readiness=readiness,
             draw_tasks=_draw_tasks,
             updates=services.background.updates,

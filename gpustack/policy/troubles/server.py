@@ -1,13 +1,16 @@
-"""The server itself: its database, and its version."""
+"""The server itself: its database, its certificate, and its version."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from gpustack.policy.attention import AttentionLook, Trouble, TroubleObject, TroubleSeverity, cut
 from gpustack.text import counted
 
 KIND = "server"
+RENEW_BEFORE = timedelta(days=21)
+"""Before its end a certificate is to be renewed."""
 
 
 def find(look: AttentionLook) -> Iterator[Trouble]:
@@ -18,6 +21,20 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
             severity=TroubleSeverity.CRITICAL,
             text=cut(f"The database fails, so nothing can be changed: {look.database_fault}"),
             since=None,
+            object=TroubleObject(kind="server"),
+        )
+    ends = look.certificate_ends
+    if ends is not None and ends - look.now < RENEW_BEFORE:
+        over = ends <= look.now
+        when = "has ended" if over else "ends"
+        refused = "until there is a new one" if over else "then, unless there is a new one"
+        yield Trouble(
+            id=f"{KIND}:certificate",
+            kind=KIND,
+            severity=TroubleSeverity.CRITICAL if over else TroubleSeverity.WARNING,
+            text=f"The certificate of this server {when} on {ends:%Y-%m-%d}: clients refuse it {refused} in its place, "
+            "which is taken within seconds",
+            since=ends if over else None,
             object=TroubleObject(kind="server"),
         )
     if look.latest_version is not None:
