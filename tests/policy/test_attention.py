@@ -200,6 +200,20 @@ def test_a_certificate_is_told_before_it_ends(
     assert all(told in one.text for one in found)
 
 
+def test_a_budget_is_told_when_little_is_left_of_it() -> None:
+    limits = Limits(tokens_per_day=1000)
+    key = ApiKey(id=1, name="ci", user_id=1, access_key="k", secret_hash="", limits=limits)
+    told = {}
+    for drawn in (949, 950, 1000):
+        found = seen(key, BudgetDraw(id=1, subject="key:1", period="2026-01-02", drawn=drawn))
+        told[drawn] = [(one.severity.value, one.text) for one in found]
+    assert told == {
+        949: [],
+        950: [("notice", "Of the 1000 tokens of API key ci for this day 50 are left")],
+        1000: [("warning", "The 1000 tokens of API key ci for this day are used up")],
+    }
+
+
 def test_a_budget_of_nothing_is_no_trouble() -> None:
     shut = ApiKey(id=1, name="ci", user_id=1, access_key="k", secret_hash="", limits=Limits(tokens_per_day=0))
     assert seen(shut, BudgetDraw(id=1, subject="key:1", period="2026-01-02", drawn=10)) == []

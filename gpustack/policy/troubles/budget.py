@@ -1,4 +1,4 @@
-"""Budgets of tokens that are used up."""
+"""Budgets of tokens that are used up, or nearly."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ _NOUNS = {
     "model": ("model", "model", "/v1/models"),
 }
 """In sentences, as the object, and the path."""
+_NEARLY = 0.95
+"""Of what is left then a request may already ask for more: it is refused."""
 
 
 def find(look: AttentionLook) -> Iterator[Trouble]:
-    """One for each budget of which all is drawn."""
+    """One for each budget of which all, or nearly all, is drawn."""
     periods = {period_name(kind, look.now): kind for kind in _WORDS}
     for draw in look.snapshot.all(BudgetDraw).values():
         kind = periods.get(draw.period)
@@ -41,7 +43,7 @@ def find(look: AttentionLook) -> Iterator[Trouble]:
         if kind is None or record is None or limits is None:
             continue
         limit = getattr(limits, kind.value)
-        if limit and draw.drawn >= limit:  # with a limit of 0 nothing is to be used
+        if limit and draw.drawn >= _NEARLY * limit:  # with a limit of 0 nothing is to be used
             yield _trouble(draw, kind, record, limits, word)
 
 
@@ -61,13 +63,15 @@ def _record(look: AttentionLook, word: str, key: str) -> Any:
 def _trouble(draw: BudgetDraw, kind: LimitKind, record: Any, limits: Limits, word: str) -> Trouble:
     noun, object_kind, path = _NOUNS[word]
     name = record.username if word == "user" else record.name
-    limit = getattr(limits, kind.value)
+    limit, span = getattr(limits, kind.value), f"for this {_WORDS[kind]}"
+    is_over = draw.drawn >= limit
+    whose = f"the {limit} tokens of {noun} {name} {span}"
     raised = {**attrs.asdict(limits), kind.value: limit * 2}
     return Trouble(
         id=f"{KIND}:{draw.subject}:{_WORDS[kind]}",
         kind=KIND,
-        severity=TroubleSeverity.WARNING,
-        text=f"The {limit} tokens of {noun} {name} for this {_WORDS[kind]} are used up",
+        severity=TroubleSeverity.WARNING if is_over else TroubleSeverity.NOTICE,
+        text=f"T{whose[1:]} are used up" if is_over else f"Of {whose} {limit - draw.drawn} are left",
         since=draw.updated_at,
         object=TroubleObject(kind=object_kind, id=record.id, name=name),
         actions=(
