@@ -20,6 +20,7 @@ RENAMED_FOR_ANOTHER_REASON = {
     ("artifacts/tools.py", "draft"): "a symbolic link is replaced",
     ("artifacts/tools.py", "found.parent"): "a folder of programs is moved",
     ("artifacts/tools.py", "path"): "libraries are moved beside the programs",
+    ("cli/newer_database.py", "source"): "the database of a newer program is kept under another name",
     ("config/secret.py", "path"): "the former secret is kept under another name",
     ("nursery/log_file.py", "younger"): "logs are rotated",
     ("server/row_write.py", "path"): "a spool file is claimed by the daemon that reads it",

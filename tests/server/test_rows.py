@@ -122,6 +122,7 @@ ROWLESS: dict[str, str] = {
     "Store": "each work is a boundary of its own (store/writer.py)",
     "Exporter": "an answer is made when it is asked for, and its fault is that request's",
     "LoopLag": "it measures one thing",
+    "ModelRates": "it subtracts what was counted in memory, and looks at no record",
     "FlushDeadline": "it waits until it is cancelled",
 }
 CASES = [made for cases in PLACING.values() for made in cases]
