@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 from .installation import file_of
@@ -22,12 +23,18 @@ def put_aside(url: str) -> Iterator[Path | None]:
     if path is None or not path.is_file() or _is_ours(path):
         yield None
         return
-    aside = path.with_name(f"{path.name}.newer")
+    aside = _free_name(path)
     with ExitStack() as back:
         _rename(path, aside)
         back.callback(_rename, aside, path)
         yield aside
         back.pop_all()
+
+
+def _free_name(path: Path) -> Path:
+    """One beside it that no earlier restore has used: what that kept is kept."""
+    names = (path.with_name(f"{path.name}.newer{f'-{number}' if number > 1 else ''}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _is_ours(path: Path) -> bool:
