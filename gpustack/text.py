@@ -26,6 +26,10 @@ _SECRETS = re.compile(
 MASK = "***"
 SECRET_NAME = re.compile(r"(?i)(token|passw|secret|api[_-]?key|credential|private[_-]?key)")
 """Names of fields and variables that hold secrets."""
+_SECRET_VARIABLE = re.compile(
+    r"(?i)(?:(?:^|_)(?:pwd|pass|passphrase|auth|cookies?|pat|dsn|signature)|keys?(?:_id)?)(?:_|$)"
+)
+"""Names of variables that hold secrets too, as people choose them."""
 SECRET_WORD = (
     r"(?:token(?!iz|s)|(?:api|access|auth|bearer|refresh)[_-]?tokens|passw|secret|key|credential|auth)"
 )
@@ -107,24 +111,27 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
 
 
 def masked_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command without the secrets in them, which stand in one with a flag or after it."""
+    """The arguments of a command without the secrets in them, which stand in one with a flag or after it: some flags
+    take several."""
     made: list[str] = []
-    before = ""
+    is_secret, behind = False, 0
     for one in arguments:
-        is_secret = (
-            before.startswith("-") and "=" not in before and SECRET_FLAG.match(f"{before} x") is not None
-        )
-        made.append(
-            MASK if is_secret and not one.startswith("--") else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(one))
-        )
-        before = one
+        behind += 1
+        if is_secret and not one.startswith("--") and (behind == 1 or not one.startswith("-")):
+            made.append(MASK)
+            continue
+        made.append(SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(one)))
+        is_secret = one.startswith("-") and "=" not in one and SECRET_FLAG.match(f"{one} x") is not None
+        behind = 0
     return made
 
 
 def masked_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables without the secrets in them, which are told by their names or their form."""
     return {
-        name: MASK if SECRET_NAME.search(name) else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value))
+        name: MASK
+        if SECRET_NAME.search(name) or _SECRET_VARIABLE.search(name)
+        else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(value))
         for name, value in environment.items()
     }
 

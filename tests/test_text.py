@@ -177,3 +177,29 @@ def test_a_command_is_shown_without_the_secrets_in_it() -> None:
     ]
     shown = masked_environment({"HF_TOKEN": "abc", "ARGS": "--api-key abc -v", "CUDA_VISIBLE_DEVICES": "0,1"})
     assert shown == {"HF_TOKEN": "***", "ARGS": "--api-key *** -v", "CUDA_VISIBLE_DEVICES": "0,1"}
+
+
+@pytest.mark.attack("secret")
+def test_every_value_of_a_flag_of_secrets_and_variables_as_people_call_them_are_masked() -> None:
+    argv = [
+        "serve",
+        "--api-key",
+        "one",
+        "two",
+        "--port",
+        "80",
+        "x",
+        "--api-key",
+        "-three",
+        "-v",
+        "a",
+        "--no-auth",
+    ]
+    assert masked_arguments(argv) == [
+        *("serve", "--api-key", "***", "***", "--port", "80", "x"),
+        *("--api-key", "***", "-v", "a", "--no-auth"),
+    ]
+    names = ("AWS_ACCESS_KEY_ID", "WANDB_KEY", "LICENSE_KEYS", "PGPASS_FILE_PWD", "DB_PASS", "PROXY_AUTH")
+    assert set(masked_environment(dict.fromkeys(names, "abc")).values()) == {"***"}
+    plain = {"NCCL_DEBUG": "INFO", "KEYBOARD": "us", "COMPASS": "n", "OMP_NUM_THREADS": "4"}
+    assert masked_environment(plain) == plain

@@ -229,13 +229,15 @@ class ChangeStream:
 
     async def __anext__(self) -> bytes:
         quiet_until = trio.current_time() + SILENCE
+        await trio.lowlevel.checkpoint()  # inference shares this thread
+        # Asked again after each wait: the right may be gone meanwhile.
         while self._allowed():
             if self._waiting is not None:
-                await trio.lowlevel.checkpoint()  # inference shares this thread
                 return self._taken_head() + self._told(self._waiting)
             if self._due:
                 if trio.current_time() < self._next_at:
                     await trio.sleep_until(self._next_at)
+                    continue
                 piece = self._news()
                 if piece:
                     self._next_at = trio.current_time() + PAUSE

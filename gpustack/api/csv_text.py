@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
@@ -18,10 +19,15 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=\s{0,32}['\"]?[=+@\uff1d\uff0b\uff0d\uff20-])")
+"""Where a spreadsheet sees a formula begin, also as East Asian keyboards write it: in the whole cell, or behind what
+parts cells and rows for those that do not take a comma for that."""
+
+
 def _cell(value: Any) -> Any:
-    """A spreadsheet would take a text that begins so for a formula: an apostrophe keeps it a text."""
-    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
+    """A spreadsheet would run a text that begins so: an apostrophe keeps it a text."""
+    if isinstance(value, str):
+        return _FORMULA.sub(r"\1'", value)
     if isinstance(value, date):
         return value.isoformat()
     return "" if value is None else value

@@ -132,6 +132,8 @@ class ClusterEventStream:
             except Unavailable:
                 lines = b""  # the database is away for a moment: they are told when it is back
             if lines:
+                if not self._allowed():  # the right may be gone since they were asked for
+                    break
                 return lines
             left = quiet_until - trio.current_time()
             if left <= 0:

@@ -210,7 +210,7 @@ def _journal(*which: str) -> str:
         raise GpustackError("its log is in no file, and there is no journal: add it by hand") from None
     if not ran.stdout.strip():
         raise GpustackError("its log is in no file, and the journal has nothing of it: add it by hand")
-    return ran.stdout[-LOG_TAIL:].decode(errors="replace")
+    return _end_of(ran.stdout)
 
 
 def _engine_logs(data_dir: Path, loaded: Configuration | None) -> list[Path]:
@@ -225,8 +225,16 @@ def _engine_logs(data_dir: Path, loaded: Configuration | None) -> list[Path]:
 def _tail(path: Path) -> str:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LOG_TAIL))
-        return file.read(LOG_TAIL).decode(errors="replace")
+        file.seek(max(0, size - LOG_TAIL - 1))
+        return _end_of(file.read(LOG_TAIL + 1))
+
+
+def _end_of(log: bytes) -> str:
+    """The last ``LOG_TAIL`` bytes of a log, from the beginning of a line on: of a secret that was cut in two, what is
+    left would not be known for one."""
+    if len(log) > LOG_TAIL:
+        _, _, log = log[-LOG_TAIL:].partition(b"\n")
+    return log.decode(errors="replace")
 
 
 def _listing(folder: Path) -> str:
@@ -275,7 +283,7 @@ async def _from_server(bundle: DebugBundle, client: AdminClient) -> None:
 
 async def _of_instance(bundle: DebugBundle, client: AdminClient, instance: Doc) -> None:
     """Why one that does not run does not, and its logs of now and before."""
-    key, name = instance.get("id"), str(instance.get("name"))
+    key, name = instance.get("id"), str(instance.get("name")).replace("/", "_")
     logs = sum(part.startswith("logs/instances/") for part in bundle.parts)
     if instance.get("state") in _WELL and not instance.get("restart_count"):
         return
@@ -314,8 +322,8 @@ async def _log(client: AdminClient, path: str, **which: bool) -> str:
     text = b""
     async with client.text(f"{path}/logs", follow=False, tail=_LINES, **which) as pieces:
         async for piece in pieces:
-            text = (text + piece)[-LOG_TAIL:]
-    return text.decode(errors="replace")
+            text = (text + piece)[-LOG_TAIL - 1 :]
+    return _end_of(text)
 
 
 def read_me(files: Mapping[str, str], now: datetime) -> str:

@@ -9,6 +9,7 @@ import trio
 from gpustack.cli import phrase
 from gpustack.cli.failure import WaitTimeout
 from gpustack.cli.lookup import FILES
+from gpustack.cli.output import for_stdout
 from gpustack.cli.progress import bar
 from gpustack.cli.session import Doc, ServerSession
 from gpustack.cli.terminal import Terminal
@@ -107,4 +108,4 @@ def _say_ready(file: Doc, aside: Terminal) -> None:
     of = f", from {file['fetched_from']}" if file.get("fetched_from") else ""
     aside.say(f"{file['worker_name']} has it ({phrase.size(file.get('size'))}{of})")
     for path in file.get("resolved_paths") or ():
-        print(path)
+        print(for_stdout(str(path)))

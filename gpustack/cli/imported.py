@@ -24,12 +24,25 @@ from gpustack.text import printable
 Doc = dict[str, Any]
 
 MOST_MODELS = 1000
+_DEEPEST = 50
 _LONGEST_REMARK = 400
 _MOST_REMARKS = 2000
 
 
 class ImportFault(GpustackError):
     """The other installation could not be read, as a sentence."""
+
+
+def of_others(document: Any, place: str) -> Any:
+    """JSON of another product, if it is nested no deeper than any of theirs; else raises ImportFault."""
+    level, deep = [document], 0
+    while level:
+        if deep > _DEEPEST:
+            raise ImportFault(f"{place} holds something that is nested more than {_DEEPEST} deep")
+        nested = [one for one in level if isinstance(one, dict | list)]
+        level = [item for one in nested for item in (one.values() if isinstance(one, dict) else one)]
+        deep += 1
+    return document
 
 
 @attrs.frozen

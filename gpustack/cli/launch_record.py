@@ -148,13 +148,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_file(changed: ChangedFile, text: str) -> None:
-    """Write the new text in one step. Raises GpustackError."""
-    path = Path(changed.path)
+def write_file(changed: ChangedFile, text: str, *, private: bool = False) -> None:
+    """Write the new text in one step; ``private``: for the eyes of its owner alone. Raises GpustackError."""
+    path, mode = Path(changed.path), changed.mode & 0o700 if private else changed.mode
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        durable_file.write(path, text, mode=changed.mode)
-        path.chmod(changed.mode)
+        durable_file.write(path, text, mode=mode)
+        path.chmod(mode)
     except OSError as error:
         raise GpustackError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import attrs
 from gpustack.cli.columns import GAP, Column, columns_of, fitted, shortened, width_of
 from gpustack.cli.command_line import CommandLine
 from gpustack.cli.session import Doc
-from gpustack.cli.terminal import Terminal, harmless, stderr, stdout
+from gpustack.cli.terminal import STEERING, Terminal, harmless, stderr, stdout
 
 FORMS = ("table", "json", "yaml")
 LIST_FORMS = ("table", "wide", "json", "yaml")
@@ -71,7 +72,7 @@ def show(
     form = command_line.choice("--output", *forms)
     if command_line.found.get("--quiet"):
         items = documents if isinstance(documents, list) else [documents]
-        text = "\n".join(str(item.get(name)) for item in items)
+        text = for_stdout("\n".join(str(item.get(name)) for item in items))
     elif form == "json":
         text = as_json(documents)
     elif form == "yaml":
@@ -81,6 +82,11 @@ def show(
         text = harmless(table())
     if text:
         print(text)
+
+
+def for_stdout(text: str) -> str:
+    """What others said, as it may be printed: programs get it as it is, a terminal without what would steer it."""
+    return harmless(text) if sys.stdout.isatty() else text
 
 
 def is_table(command_line: CommandLine) -> bool:
@@ -98,7 +104,9 @@ def as_json(document: Any, *, indent: int | None = 2) -> str:
     """``indent``: ``None`` is all on one line."""
     import json
 
-    return json.dumps(document, indent=indent, ensure_ascii=False)
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    # JSON demands it of fewer characters than steer terminals.
+    return STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def as_yaml(document: Any) -> str:

@@ -18,7 +18,9 @@ of a secret."""
 _NAME = re.compile(
     r"(?i)(token|passw|pwd|secret|api[_-]?key|credential|private[_-]?key|auth|cookie|_key\b|\bkey\b)"
 )
-_HARMLESS = frozenset({"key", "token_usage", "tokens_per_second", "token_limits", "key_origin"})
+_HARMLESS = frozenset(
+    {"key", "token_usage", "tokens_per_second", "token_limits", "key_origin", "PWD", "OLDPWD"}
+)
 """Names of fields that have such a word in them, and no secret."""
 _COUNTED = re.compile(r"(?i)tokens|token_(?:id|count|usage)|max_token|_tokens?_per")
 # As ``text.SECRET_FLAG``, and in lists as Python and JSON write them. Possessive like that one: else a log with a long
@@ -35,6 +37,19 @@ _FORMS = re.compile(
     r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|ms-[0-9a-f]{8}-[0-9a-f-]{20,})"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
+_PEM_END = re.compile(
+    r"(?m)^(?:[A-Za-z0-9+/]{60,100}+\r?\n){0,120}+(?:[A-Za-z0-9+/=]{1,100}+\r?\n)?(?=-----END [A-Z ]*PRIVATE KEY-----)"
+)
+"""What is left of one whose beginning was cut off."""
+# In prose, so that names are told more strictly than in documents: tokenizers and authors are no secrets.
+_ASSIGNED = re.compile(
+    r"(?i)(?<![\w.-])([\w.-]{0,60}?(?:[_.-]keys?(?:_id)?|(?:account|access|shared|private|secret|api)key"
+    r"|(?:secret|passw|passphrase|credential)[\w.-]{0,40}+|signature|(?<![a-z0-9])(?:sig|pwd|token|pass|pat))"
+    r"['\"]?[ \t]{0,3}[=:][ \t]{0,3}b?)"
+    r"(?:\"[^\"\r\n]{0,1024}\"|'[^'\r\n]{0,1024}'|[^\s,;'\"&]+)"
+)
+_USER_INFO = re.compile(r"(?<=://)[^\s/@:'\"<>]{20,}+(?=@)")
+"""A token in the place of a name: those of people are shorter."""
 _AUTHORITY = re.compile(r"(?<=:)//[^\s'\"<>]+")
 """An address from behind its scheme, which tells nothing and is slow to look for in a long word."""
 
@@ -91,12 +106,15 @@ class SecretScrubber:
                 self.learn(found[2])
 
     def learn_flags(self, arguments: Iterable[str]) -> None:
-        """What follows a flag of a secret in the arguments of a program."""
-        before = ""
+        """What follows a flag of a secret in the arguments of a program: some flags take several."""
+        flag, behind = "", 0
         for argument in arguments:
-            for found in _FLAG.finditer(f"{before} {argument}" if before.startswith("-") else argument):
-                self.learn(found[2])
-            before = argument
+            behind += 1
+            is_value = flag and (behind == 1 or not argument.startswith("-"))
+            for found in _FLAG.finditer(f"{flag} {argument}" if is_value else argument):
+                self.learn(found[2], likely=behind == 1 or not is_value)
+            if argument.startswith("-"):
+                flag, behind = argument, 0
 
     def document(self, document: Any, name: str = "") -> Any:
         """A JSON value without secrets: of an ``env`` only the names stay."""
@@ -105,26 +123,35 @@ class SecretScrubber:
                 return {self.text(str(key)): MASK for key in document}
             return {self.text(str(key)): self.document(value, str(key)) for key, value in document.items()}
         if isinstance(document, list | tuple):
-            return [
-                self._argument(before, item) for before, item in zip(["", *document], document, strict=False)
-            ]
+            return self._list(document)
         if not isinstance(document, str):
             return document
         return MASK if document and is_secret_name(name) else self.text(document)
 
-    def _argument(self, before: Any, item: Any) -> Any:
-        if isinstance(item, str) and isinstance(before, str) and before.startswith("-") and "=" not in before:
-            return MASK if _FLAG.fullmatch(f"{before} x") else self.text(item)
-        return self.document(item)
+    def _list(self, items: Iterable[Any]) -> list[Any]:
+        """Perhaps the arguments of a program: behind the flag of a secret may stand several."""
+        made: list[Any] = []
+        is_secret, behind = False, 0
+        for item in items:
+            behind += 1
+            is_flag = isinstance(item, str) and item.startswith("-")
+            if is_secret and isinstance(item, str) and (behind == 1 or not is_flag):
+                made.append(MASK)
+                continue
+            made.append(self.document(item))
+            is_secret = is_flag and "=" not in item and bool(_FLAG.fullmatch(f"{item} x"))
+            behind = 0
+        return made
 
     def text(self, text: str) -> str:
         """A text without secrets."""
         for secret in self._spellings():
             text = text.replace(secret, MASK)
-        text = _PEM.sub(MASK, text)
+        text = _PEM_END.sub(MASK, _PEM.sub(MASK, text))
         text = _HEADER.sub(rf"\1\2{MASK}", text)
         text = _FLAG.sub(rf"\1{MASK}", text)
-        return _FORMS.sub(MASK, redacted(text))
+        text = _ASSIGNED.sub(rf"\1{MASK}", text)
+        return _FORMS.sub(MASK, redacted(_USER_INFO.sub(MASK, text)))
 
     def holds(self, text: str) -> bool:
         """Whether a text holds a known secret."""

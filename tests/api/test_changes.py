@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
+import trio
 
 from gpustack.api import change_feed, change_stream
 from gpustack.api.brief import BriefKind
@@ -268,6 +269,25 @@ async def test_a_stream_ends_with_the_right_to_it(world: World) -> None:
         assert key is not None
         await world.store.write(lambda tx: tx.delete(ApiKey, key.id))
         await console.stream.ended()
+
+
+@pytest.mark.attack("access")
+async def test_who_loses_the_right_while_a_stream_pauses_is_told_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await world.user("boss", is_admin=True)
+    key = world.store.snapshot.find(ApiKey, user_id=user.id)
+    assert key is not None
+    async with watching(world, "", world.keys[user.id]) as console:
+        await console.until("synced")
+        monkeypatch.setattr(change_stream, "PAUSE", 0.5)
+        await world.model("first")
+        await console.until("change")
+        secret = await world.model("secret")
+        await world.store.write(lambda tx: tx.delete(ApiKey, key.id))
+        with pytest.raises(trio.EndOfChannel):
+            await console.until("nothing")
+        assert ("models", secret.id) not in console.records
 
 
 async def test_what_many_watch_is_made_once_and_nothing_is_done_for_who_does_not_care(

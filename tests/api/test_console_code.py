@@ -74,6 +74,16 @@ def test_lines_of_a_log_show_what_a_terminal_would_or_all_of_it(line: str, plain
     assert called("instance/ansi.js", "readable", line, True) == raw
 
 
+@pytest.mark.attack("flood")
+def test_a_line_of_very_many_returns_does_not_hold_up_the_page() -> None:
+    script = (
+        f"import {{ readable }} from {json.dumps((PAGES / 'instance/ansi.js').as_uri())};"
+        "console.log(readable('\\r'.repeat(1e6) + 'x', false));"
+    )
+    command = [requires("node"), "--input-type=module", "-e", script]
+    assert subprocess.run(command, check=True, capture_output=True, timeout=60).stdout == b"x\n"
+
+
 def test_a_search_marks_every_place_whatever_the_case() -> None:
     assert called("instance/lines.js", "partsOf", "An error, no ERROR", "error") == [
         "An ",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpustack.cli.debug_bundle import LOG_TAIL
 from gpustack.cli.main import main
 from gpustack.config.datadir import SECRET_FILES
 
@@ -24,6 +25,9 @@ def test_a_bundle_has_what_the_machine_tells_when_no_server_answers(
     (data / "log" / "serve" / "1.log").write_text(
         f"started with {' '.join(f'Hunter2-{n}' for n in SECRET_FILES)}\n"
     )
+    # The end that is taken begins within a secret, of which only half is left.
+    lines = ((b"z" * 1022 + b"\n") * (LOG_TAIL // 1023 + 1))[-LOG_TAIL + len(b"4567\n") :]
+    (data / "log" / "serve" / "2.log").write_bytes(b"Hunter2-half4567\n" + lines)
     env = {"GPUSTACK_DATA_DIR": str(data), "HOME": str(tmp_path), "GPUSTACK_METRICS_PORT": "0"}
     env |= {"GPUSTACK_SERVER_URL": f"http://127.0.0.1:{free_port}", "GPUSTACK_WORKER_METRICS_PORT": "0"}
     target = tmp_path / "b.tar.gz"
@@ -39,6 +43,7 @@ def test_a_bundle_has_what_the_machine_tells_when_no_server_answers(
         }
     assert {one["name"] for one in told["files"]} == {*texts}
     assert texts["logs/engines/1.log"] == f"started with {' '.join('***' for _ in SECRET_FILES)}\n"
+    assert set(texts["logs/engines/2.log"]) == {"z", "\n"}
     assert "cannot be reached" in texts["missing.txt"] and "data_dir" in texts["options.txt"]
     assert all(name in texts["README.txt"] for name in texts if name != "README.txt")
     assert not any("Hunter2" in text for text in texts.values())

@@ -36,3 +36,13 @@ def test_a_bug_is_not_told_as_a_failure(capsys: pytest.CaptureFixture[str]) -> N
         report(group)
     assert raised.value is group
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.attack("forged-line")
+@pytest.mark.parametrize("error", [Unavailable, UsageError])
+def test_what_a_server_says_does_not_steer_the_terminal(
+    error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(error("\x1b]0;title\x07 \x9b2J \u202eback"))
+    told = capsys.readouterr().err
+    assert told.rstrip("\n").isprintable() and "title" in told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ command = importlib.import_module("gpustack.cli.commands.import")
 KEY = {"GPUSTACK_IMPORT_KEY": "the-key-of-an-administrator"}
 
 Output = pytest.CaptureFixture[str]
+
+
+def nested(deep: int) -> Any:
+    """Lists in lists."""
+    made: Any = "x"
+    for _ in range(deep):
+        made = [made]
+    return made
 
 
 def imported(output: Output, *argv: str, **env: str) -> tuple[dict[str, dict[str, Any]], str]:
@@ -276,3 +286,85 @@ def test_a_password_on_the_command_line_and_what_is_nothing_known_are_refused(tm
         command.run([f"--from-db={own}"], {})
     with answering({}) as url, pytest.raises(GpustackError, match="neither GPUStack nor Ollama"):
         command.run([f"--from-url={url}"], {})
+
+
+@pytest.mark.attack("parser")
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"/v2/models": listed({**DEPLOYMENT, "env": nested(300)})}, "nested more than 50 deep"),
+        ({"/v2/models": listed({**DEPLOYMENT, "name": ["a"]})}, None),
+        (
+            {
+                "/v2/models": listed(
+                    {**DEPLOYMENT, "id": [1], "backend": {}, "categories": 7, "replicas": "x"}
+                )
+            },
+            None,
+        ),
+        (
+            {
+                "/v2/model-routes": listed(
+                    *({"id": one, "created_model_id": one} for one in ([1], {}, "../1", True))
+                )
+            },
+            None,
+        ),
+        (
+            {"/v2/users": {**listed({"username": "ann"}), "pagination": {"page": 1, "totalPage": 1 << 60}}},
+            None,
+        ),
+        ({"/v2/users": listed({"username": nested(20)}, {"is_system": 3})}, None),
+    ],
+)
+def test_a_server_that_answers_nonsense_breaks_nothing(
+    change: dict[str, Any], told: str | None, capsys: Output
+) -> None:
+    with answering({**GPUSTACK, **change}, KEY["GPUSTACK_IMPORT_KEY"]) as url:
+        if told is None:
+            imported(capsys, f"--from-url={url}", **KEY)
+        else:
+            with pytest.raises(GpustackError, match=told):
+                command.run([f"--from-url={url}"], KEY)
+
+
+@pytest.mark.attack("flood")
+def test_a_server_that_never_ends_telling_is_left(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpustack.cli.importers import gpustack_api
+
+    endless = {**listed({"username": "ann"}), "pagination": {"page": 1, "totalPage": 1 << 60}}
+    monkeypatch.setattr(gpustack_api, "_MOST_REQUESTS", 20)
+    with (
+        answering({**GPUSTACK, "/v2/users": endless}, KEY["GPUSTACK_IMPORT_KEY"]) as url,
+        pytest.raises(GpustackError, match="told more than any installation"),
+    ):
+        command.run([f"--from-url={url}"], KEY)
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize("column", ["hex(zeroblob(300000000))", "'[' || id || ']'"])
+def test_a_database_whose_schema_computes_is_read_within_bounds(
+    column: str, tmp_path: Path, capsys: Output
+) -> None:
+    path = tmp_path / "database.db"
+    with closing(sqlite3.connect(path)) as made, made:
+        made.execute(f"CREATE TABLE models (id, name, made TEXT GENERATED ALWAYS AS ({column}))")
+        made.execute("CREATE TABLE users (id, username)")
+        made.execute("INSERT INTO models (id, name) VALUES (1, 'a')")
+        made.execute("INSERT INTO users VALUES ('[1]', 'ann')")
+    if "zeroblob" in column:
+        with pytest.raises(GpustackError, match="cannot be read as a database of GPUStack"):
+            command.run([f"--from-db={path}"], {})
+    else:
+        assert command.run([f"--from-db={path}"], {}) == 0
+
+
+@pytest.mark.attack("flood")
+def test_macros_are_not_filled_in_beyond_what_a_command_may_have(tmp_path: Path, capsys: Output) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"macros: {{a: {'x' * 400_000}}}\n"
+        f"models: {{big: {{cmd: '{'${a}' * 100_000}'}}, fine: {{cmd: 'llama-server --port ${{PORT}} -m /m.gguf'}}}}\n"
+    )
+    found, text = imported(capsys, f"--from-config={path}")
+    assert list(found) == ["fine"] and "big: its macros have no end" in text

@@ -26,7 +26,7 @@ BEFORE = {
 }
 SHOW = """#!/bin/sh
 out="$HOME/seen"
-{ echo "argv $*"; env; cat $(cat "$HOME/paths"); } > "$out"
+{ echo "argv $*"; env; cat $(cat "$HOME/paths"); stat -c "mode %a" $(cat "$HOME/paths"); } > "$out"
 exit ${CODE:-0}
 """
 
@@ -98,6 +98,21 @@ def test_a_program_reads_the_server_and_all_is_as_before(
     (key,) = api.keys
     assert (key["scopes"], key["allowed_model_names"]) == (["inference"], ["x"])
     assert key["name"].startswith(f"launch-{name}-")
+
+
+@pytest.mark.attack("secret")
+@pytest.mark.parametrize("name", [name for name, one in OURS.items() if "{key}" in str(one.files)])
+def test_a_file_that_others_may_read_is_shut_while_the_key_is_in_it(name: str, env: dict[str, str]) -> None:
+    files = files_of(OURS[name], env["HOME"])
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o664)
+    (Path(env["HOME"]) / "paths").write_text(" ".join(map(str, files)))
+    assert main(["launch", name, "--model=x"], env) == 0
+    modes = dict(zip(files, re.findall(r"^mode (\d+)$", seen(env), re.M), strict=True))
+    assert "600" in modes.values() and KEY in seen(env)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o664}
 
 
 @pytest.mark.parametrize("name", OURS)

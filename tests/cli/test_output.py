@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 from gpustack.cli import phrase
 from gpustack.cli.command_line import CommandLine
 from gpustack.cli.failure import UsageError
-from gpustack.cli.output import Cell, Row, draw_table, show, write_file
+from gpustack.cli.output import Cell, Row, as_json, draw_table, show, write_file
 from gpustack.cli.terminal import Terminal, terminal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,3 +133,10 @@ def test_a_file_is_replaced_and_what_is_no_file_is_written_to(tmp_path: Path) ->
     assert pipe.is_fifo(), "as /dev/null would be"
     with pytest.raises(UsageError, match="missing"):
         write_file(LINE, str(tmp_path / "missing" / "x"), "new")
+
+
+@pytest.mark.attack("forged-line")
+def test_json_holds_what_would_steer_a_terminal_as_escapes() -> None:
+    document = {"name": "\x9b2J\u202eüü 模型\U000e0041\x7f"}
+    text = as_json(document, indent=None)
+    assert text.isprintable() and "üü 模型" in text and json.loads(text) == document

@@ -37,6 +37,15 @@ pytestmark = pytest.mark.attack("secret")
         f"eyJ{SECRET}.eyJ{SECRET}.{SECRET}",
         f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
         f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n and cut off",
+        f"{SECRET * 5}\n{SECRET}==\n-----END PRIVATE KEY-----",
+        f"AWS_SECRET_ACCESS_KEY={SECRET}",
+        f"export WANDB_KEY='{SECRET} {SECRET}'",
+        f'"private_key": "{SECRET}"',
+        f"client_credential: {SECRET}",
+        f"DefaultEndpointsProtocol=https;AccountKey={SECRET}==;x=y",
+        f"https://example.com/a?X-Amz-Signature={SECRET}&b=c",
+        f"https://example.com/a?se=1&sig={SECRET}",
+        f"git clone https://{SECRET}{SECRET}@example.com/x",
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out_of_a_text(text: str) -> None:
@@ -85,7 +94,18 @@ def test_passwords_of_addresses_in_the_environment_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["-" + "key" * 20_000, "a" * 100_000, "a-" * 50_000, "eyJ" * 30_000, "x:" * 50_000]
+    "text",
+    [
+        "secret" * 20_000,
+        "key_" * 20_000,
+        "a_key " * 20_000,
+        "A\n" * 50_000,
+        "-" + "key" * 20_000,
+        "a" * 100_000,
+        "a-" * 50_000,
+        "eyJ" * 30_000,
+        "x:" * 50_000,
+    ],
 )
 def test_a_long_run_of_anything_does_not_hold_it_up(text: str) -> None:
     scrubber = SecretScrubber()
@@ -112,3 +132,14 @@ def test_a_long_run_of_anything_does_not_hold_it_up(text: str) -> None:
 )
 def test_names_tell_secrets_from_counts(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
+
+
+def test_what_programs_say_of_tokenizers_and_counts_stays() -> None:
+    text = "tokenizer: gpt2, author=me, max_tokens=5, monkey: 3, http://host:80/key, tokenizer_mode='auto'"
+    assert SecretScrubber().text(text) == text
+    scrubber = SecretScrubber()
+    scrubber.learn_document(
+        {"backend_parameters": ["--api-key", "Flag1234", "Flag5678", "-v", "--port", "80"]}
+    )
+    assert scrubber.text("Flag1234 Flag5678 80") == "*** *** 80"
+    assert scrubber.document(["--api-key", "ab", "cd", "-v", "80"]) == ["--api-key", "***", "***", "-v", "80"]

@@ -63,7 +63,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
         ids = _ids(command_line)
         cleanup = not command_line.flag("--keep")
         for sentence in open_session(env).run(lambda client: _remove(client, ids, cleanup)):
-            print(sentence)
+            print(output.for_stdout(sentence))
         return 0
     if command_line.flag("pin") or command_line.flag("unpin"):
         ids, pinned = _ids(command_line), command_line.flag("pin")
@@ -150,7 +150,7 @@ def _evict(command_line: CommandLine, env: Mapping[str, str]) -> int:
     asked = {"bytes": None if wanted is None else wanted * GIB, "dry_run": dry_run}
     worker = command_line.text("--worker")
     for sentence in open_session(env).run(lambda client: _evict_all(client, worker, asked)):
-        print(sentence)
+        print(output.for_stdout(sentence))
     return 0
 
 

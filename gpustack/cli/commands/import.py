@@ -40,6 +40,8 @@ KEY_VARIABLE = "GPUSTACK_IMPORT_KEY"
 _LONGEST_KEY = 4096
 _LARGEST_FILE = 1 << 20
 _MOST_REPLICAS = 1000
+_WITHIN = 900.0
+"""Seconds for all answers of another installation."""
 _TOLD = 20
 
 
@@ -145,21 +147,27 @@ async def _recognized(
     client: HttpClient, url: str, command_line: CommandLine, env: Mapping[str, str]
 ) -> Imported:
     """What the server at ``url`` is tells which importer reads it."""
+    import trio
+
     from gpustack.cli.imported import ImportFault
     from gpustack.cli.importers.gpustack_api import read_installation
     from gpustack.cli.importers.ollama import read_ollama
 
     version = await _version(client, "/api/version")
+    late = ImportFault(f"{url} has not told all of it in {_WITHIN / 60:.0f} minutes")
     if version is not None:
-        return await read_ollama(client, url, version)
+        with trio.move_on_after(_WITHIN):
+            return await read_ollama(client, url, version)
+        raise late
     version = await _version(client, "/version")
     if version is None:
         raise ImportFault(
             f"{url} is neither GPUStack nor Ollama: it answers neither /version nor /api/version"
         )
-    return await read_installation(
-        client, url, _secret(command_line, env, "API key of an administrator"), version
-    )
+    key = _secret(command_line, env, "API key of an administrator")
+    with trio.move_on_after(_WITHIN):
+        return await read_installation(client, url, key, version)
+    raise late
 
 
 async def _version(client: HttpClient, path: str) -> str | None:

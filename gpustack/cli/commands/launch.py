@@ -187,7 +187,7 @@ def _launch(
         record = attrs.evolve(record, files=tuple(changed for changed, _ in files))
         launch_record.write_record(record, env)
         for changed, text in files:
-            launch_record.write_file(changed, text)
+            launch_record.write_file(changed, text, private=launch.key in text)
         aside.say(f"{client.title} uses {model} of {session.address.url}")
         code = _run(command, launch.environment(client, env))
         done = True

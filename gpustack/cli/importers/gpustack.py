@@ -53,9 +53,10 @@ class Installation:
 def convert(installation: Installation, origin: str) -> Imported:
     """Their deployments as manifests, and everything else as what was left out."""
     made = Imported(origin)
-    routes = {route.get("created_model_id"): route for route in installation.routes or ()}
+    routes = {number_of(route.get("created_model_id")): route for route in installation.routes or ()}
     for record in installation.models:
-        _add(made, record, routes.get(record.get("id")), installation.allowed)
+        key = number_of(record.get("id"))
+        _add(made, record, None if key is None else routes.get(key), installation.allowed)
     for route in installation.routes or ():
         if route.get("created_model_id") is None:
             made.leave(f"route {route.get('name')}", "a model has one route here, which is made with it")
@@ -73,6 +74,11 @@ def convert(installation: Installation, origin: str) -> Imported:
     return made
 
 
+def number_of(value: Any) -> int | None:
+    """What numbers a record, if it is a number at all."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _leave_all(
     made: Imported, noun: str, field: str, found: Iterable[Doc] | None, why: str, skip: tuple[str, ...] = ()
 ) -> None:
@@ -85,7 +91,10 @@ def _leave_all(
 
 
 def _add(made: Imported, record: Doc, route: Doc | None, allowed: Mapping[int, list[str]]) -> None:
-    name, remarks, reading = str(record.get("name")), list[str](), Reading()
+    name, remarks, reading = record.get("name"), list[str](), Reading()
+    if not isinstance(name, str):
+        made.leave(f"Model/{name}", "its name is no text")
+        return
     given = {field: value for field, value in record.items() if field not in _OWN_COLUMNS}
     source = given.get("source")
     given["source"] = _ENUMS.get(source, source) if isinstance(source, str) else source
@@ -142,6 +151,6 @@ def _access(given: Doc, route: Doc | None, allowed: Mapping[int, list[str]], rem
     given.pop("allowed_users", None)
     given["access_policy"] = policy
     if policy == "allowed_users":
-        names = allowed.get((route or given).get("id") or 0, [])
+        names = allowed.get(number_of((route or given).get("id")) or 0, [])
         told = ", ".join(names) if names else "some accounts"
         remarks.append(f"allowed_users: was open to {told}; make the accounts, then name them here")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpustack.cli.imported import Doc, Imported, ImportFault
-from gpustack.cli.importers.gpustack import Installation, convert
+from gpustack.cli.imported import Doc, Imported, ImportFault, of_others
+from gpustack.cli.importers.gpustack import Installation, convert, number_of
 from gpustack.errors import Unauthorized
-from gpustack.remote.http import HttpClient
+from gpustack.remote.http import HttpClient, HttpResponse
 from gpustack.text import printable
 
 _PER_PAGE = 100
 _MOST_PAGES = 100
 _WITHIN = 30.0
 _LARGEST = 8 << 20
+_LARGEST_IN_ALL = 64 << 20
+_MOST_REQUESTS = 2000
 
 
 async def read_installation(client: HttpClient, url: str, key: str | None, version: str) -> Imported:
@@ -28,8 +30,9 @@ async def read_installation(client: HttpClient, url: str, key: str | None, versi
     routes = await api.all("/v2/model-routes") if prefix == "/v2" else None
     allowed: dict[int, list[str]] = {}
     for route in routes or ():
-        if str(route.get("access_policy")) in ("allowed_users", "allowed_principals"):
-            allowed[route["id"]] = await api.names(f"/v2/model-routes/{int(route['id'])}/access")
+        number = number_of(route.get("id"))
+        if number is not None and str(route.get("access_policy")) in ("allowed_users", "allowed_principals"):
+            allowed[number] = await api.names(f"/v2/model-routes/{number}/access")
     found = Installation(
         models=models,
         users=await api.all(f"{prefix}/users"),
@@ -47,29 +50,31 @@ class _Api:
 
     def __init__(self, client: HttpClient, headers: dict[str, str]) -> None:
         self._client, self._headers = client, headers
+        self._requests, self._size = 0, 0
 
     async def status(self, path: str) -> int:
+        return (await self._get(path)).status
+
+    async def _get(self, path: str) -> HttpResponse:
+        if self._requests >= _MOST_REQUESTS or self._size >= _LARGEST_IN_ALL:
+            raise ImportFault(f"before {path} it had told more than any installation has to tell")
         answer = await self._client.request(
             "GET", path, headers=self._headers, limit=_LARGEST, deadline=_WITHIN
         )
-        return answer.status
+        self._requests += 1
+        self._size += len(answer.body)
+        return answer
 
     async def all(self, path: str) -> list[Doc] | None:
         """All items of a list; ``None`` where this key may not read it, or there is no such list."""
         found: list[Doc] = []
         for page in range(1, _MOST_PAGES + 1):
-            answer = await self._client.request(
-                "GET",
-                f"{path}?page={page}&perPage={_PER_PAGE}",
-                headers=self._headers,
-                limit=_LARGEST,
-                deadline=_WITHIN,
-            )
+            answer = await self._get(f"{path}?page={page}&perPage={_PER_PAGE}")
             if answer.status in (401, 403, 404):
                 return None
             if answer.status != 200:
                 raise ImportFault(f"{path} answered {answer.status}")
-            items, more = _page(answer.json(), path)
+            items, more = _page(of_others(answer.json(), path), path)
             found += items
             if not more:
                 break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +13,19 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from gpustack.cli.imported import Doc, Imported, ImportFault
-from gpustack.cli.importers.gpustack import Installation, convert
+from gpustack.cli.imported import Doc, Imported, ImportFault, of_others
+from gpustack.cli.importers.gpustack import Installation, convert, number_of
 from gpustack.cli.installation import file_of
 from gpustack.store.database import open_database
 from gpustack.text import said_by
 
 _MOST_ROWS = 10_000
 _LONGEST_JSON = 1 << 20
+_LARGEST_CELL = 8 << 20
+_LARGEST_TABLE = 64 << 20
+_WITHIN = 60.0
+_STEPS = 10_000
+"""Of SQLite's machine, between two looks at the clock."""
 _WAIT = 5.0
 
 _SKIPPED = frozenset({"created_at", "updated_at"})
@@ -52,6 +59,7 @@ def _file(path: Path) -> Iterator[sa.Connection]:
         raise ImportFault(f"{path} is no file: name GPUStack's database.db")
     url = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
     engine = sa.create_engine(url, connect_args={"timeout": _WAIT})
+    sa.event.listen(engine, "connect", _bound)
     try:
         with engine.connect() as connection:
             yield connection
@@ -60,6 +68,15 @@ def _file(path: Path) -> Iterator[sa.Connection]:
         raise ImportFault(f"{path} cannot be read as a database of GPUStack: {reason}") from error
     finally:
         engine.dispose()
+
+
+def _bound(connection: sqlite3.Connection, _: object) -> None:
+    """The schema of a file from elsewhere is a program: it gets no functions with effects, and runs out of room and
+    time."""
+    end = time.monotonic() + _WITHIN
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_CELL)
+    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
 
 
 @contextmanager
@@ -92,9 +109,14 @@ class _Tables:
         ]
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in dict.fromkeys(wanted)]
         query = sa.select(*columns).select_from(sa.table(table)).limit(_MOST_ROWS)
-        found = [dict(row._mapping) for row in self._connection.execute(query)]
+        found, size = list[Doc](), 0
+        for row in self._connection.execute(query):
+            size += sum(len(value) for value in row if isinstance(value, str | bytes))
+            if size > _LARGEST_TABLE:
+                raise ImportFault(f"its table {table} holds more than {_LARGEST_TABLE >> 20} MiB")
+            found.append(dict(row._mapping))
         return [
-            {name: _value(value) for name, value in row.items()}
+            {name: of_others(_value(value), f"{table}.{name}") for name, value in row.items()}
             for row in found
             if row.get("deleted_at") is None
         ]
@@ -138,21 +160,21 @@ def _read(tables: _Tables, place: str) -> Imported:
 def _allowed(tables: _Tables) -> dict[int, list[str]]:
     """The accounts that may use a route (from 2.1 on), or a model (2.0), whichever there are."""
     users = tables.rows("users")
-    by_id = {row.get("id"): str(row.get("username")) for row in users}
-    by_principal = {row.get("principal_id"): str(row.get("username")) for row in users}
-    links = [
-        (row.get("route_id"), by_id.get(row.get("user_id"))) for row in tables.rows("modelrouteuserlink")
-    ]
-    links += [
-        (row.get("route_id"), by_principal.get(row.get("principal_id")))
-        for row in tables.rows("model_route_principals")
-    ]
+    links = _links(tables.rows("modelrouteuserlink"), "route_id", users, "user_id", "id")
+    principals = tables.rows("model_route_principals")
+    links += _links(principals, "route_id", users, "principal_id", "principal_id")
     if "model_routes" not in tables.names:
-        links += [
-            (row.get("model_id"), by_id.get(row.get("user_id"))) for row in tables.rows("modeluserlink")
-        ]
+        links += _links(tables.rows("modeluserlink"), "model_id", users, "user_id", "id")
     allowed: dict[int, list[str]] = {}
     for key, name in links:
-        if isinstance(key, int) and name is not None:
-            allowed.setdefault(key, []).append(name)
+        allowed.setdefault(key, []).append(name)
     return allowed
+
+
+def _links(rows: list[Doc], to: str, users: list[Doc], by: str, of: str) -> list[tuple[int, str]]:
+    """What rows tie to accounts, which are told by the field ``of`` of theirs."""
+    names = {number_of(user.get(of)): str(user.get("username")) for user in users}
+    pairs = ((number_of(row.get(to)), number_of(row.get(by))) for row in rows)
+    return [
+        (key, names[user]) for key, user in pairs if key is not None and user is not None and user in names
+    ]

@@ -18,6 +18,7 @@ from gpustack.engines.parameters import is_flag
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]{1,80})\}")
 _LONGEST = 32_768
 _MOST_ROUNDS = 20
+_ENDLESS = "its macros have no end"
 _ON_DEMAND = (
     "replicas: 0, since llama-swap starts a model when it is asked for: gpustack scale starts it here"
 )
@@ -115,10 +116,19 @@ class _Expansion:
         for _ in range(_MOST_ROUNDS):
             if _MACRO.search(text) is None:
                 return text
-            text = _MACRO.sub(self._value, text)
-            if len(text) > _LONGEST:
-                break
-        raise _Unreadable("its macros have no end")
+            text = self._filled(text)
+        raise _Unreadable(_ENDLESS)
+
+    def _filled(self, text: str) -> str:
+        """With each macro replaced once. Raises _Unreadable before more is made than a command may have."""
+        parts, size, at = list[str](), 0, 0
+        for found in _MACRO.finditer(text):
+            parts.append(text[at : found.start()] + self._value(found))
+            size += len(parts[-1])
+            if size > _LONGEST:
+                raise _Unreadable(_ENDLESS)
+            at = found.end()
+        return "".join([*parts, text[at:]])
 
     def _value(self, found: re.Match[str]) -> str:
         macro = found[1]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from gpustack.cli.imported import Doc, Imported, ImportFault
+from gpustack.cli.imported import Doc, Imported, ImportFault, of_others
 from gpustack.cli.repository import DEFAULT_TAG, pattern_for
 from gpustack.remote.http import HttpClient
 from gpustack.text import printable
@@ -46,7 +46,7 @@ async def read_ollama(client: HttpClient, url: str, version: str) -> Imported:
     """Its models. Raises GpustackError where it does not answer as documented."""
     made = Imported(f"Ollama {printable(version, 40)} at {url}")
     answer = await client.request("GET", "/api/tags", limit=_LARGEST, deadline=_WITHIN)
-    document = answer.json()
+    document = of_others(answer.json(), "/api/tags")
     tags = document.get("models") if isinstance(document, dict) else None
     if not isinstance(tags, list):
         raise ImportFault(f"{url}/api/tags answered something that is no list of Ollama's models")
@@ -62,7 +62,7 @@ async def _add(made: Imported, client: HttpClient, tag: Doc) -> None:
         made.leave(f"Model/{name}", _ELSEWHERE)
         return
     answer = await client.request("POST", "/api/show", json={"model": name}, limit=_LARGEST, deadline=_WITHIN)
-    found = answer.json() if answer.status == 200 else None
+    found = of_others(answer.json(), f"/api/show of {name}") if answer.status == 200 else None
     if not isinstance(found, dict):
         wrong = "something that tells of no model" if answer.status == 200 else str(answer.status)
         made.leave(f"Model/{name}", f"/api/show answered {wrong}")

@@ -24,8 +24,10 @@ const shown = (text) =>
 export function readable(line, raw) {
   if (raw) return cut(shown(line));
   // A bar that draws itself over and over: what a terminal would show in the end.
-  const plain = line.replace(SEQUENCES, '').replace(/\r+$/, '');
-  return cut(shown(plain.slice(plain.lastIndexOf('\r') + 1)));
+  const plain = line.replace(SEQUENCES, '');
+  let end = plain.length;
+  while (plain[end - 1] === '\r') end -= 1; // a pattern would look again from each of very many
+  return cut(shown(plain.slice(plain.lastIndexOf('\r', end - 1) + 1, end)));
 }
 
 /** @param {string} text */

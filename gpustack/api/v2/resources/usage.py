@@ -112,19 +112,27 @@ async def _rows(call: ApiCall, given: Mapping[str, Any]) -> list[ModelUsage]:
     for name, of in _FILTERS.items():
         wanted = (given.get("filters") or {}).get(name)
         if wanted:
-            found = [row for row in found if _is_among(row, _DIMENSIONS[of], wanted, call.snapshot)]
+            dimension, (keys, names) = _DIMENSIONS[of], _identities(_DIMENSIONS[of], wanted)
+            found = [
+                row
+                for row in found
+                if dimension.key(row) in keys or (names and dimension.name(row, call.snapshot) in names)
+            ]
     return found
 
 
-def _is_among(row: ModelUsage, dimension: _Dimension, wanted: Iterable[Any], snapshot: Snapshot) -> bool:
+def _identities(dimension: _Dimension, wanted: Iterable[Any]) -> tuple[set[int], set[str]]:
+    """The numbers, and of those without one the names, that a filter chooses: looked up once, not for each row."""
+    keys, names = set[int](), set[str]()
     for one in wanted:
         identity = _object(one, "identity")
         current, value = _object(identity, "current"), _object(identity, "value")
-        if current.get(dimension.id_field) == dimension.key(row):
-            return True
-        if not current and value.get(dimension.name_field) == dimension.name(row, snapshot):
-            return True
-    return False
+        key, name = current.get(dimension.id_field), value.get(dimension.name_field)
+        if isinstance(key, int):
+            keys.add(key)
+        if not current and isinstance(name, str):
+            names.add(name)
+    return keys, names
 
 
 def _object(given: Any, name: str) -> Doc:
