@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpustack.errors import GpustackError
-from gpustack.text import presentable, printable
 
 FAILED, MISUSED, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
 """Exit codes beside 0: a failure told in one line, a wrong command line or configuration, not in time, Ctrl-C."""
@@ -49,13 +48,12 @@ def report(error: BaseException) -> int:
 def _report_one(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    # What a server, a file or a hub says stands in it.
     if isinstance(error, UsageError):
-        print(presentable(str(error)), file=sys.stderr)
+        print(error, file=sys.stderr)
         if error.usage:
             print(error.usage, file=sys.stderr)
         return MISUSED
-    print(f"gpustack: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    print(f"gpustack: {' '.join(str(error).split())}", file=sys.stderr)
     return TIMED_OUT if isinstance(error, WaitTimeout) else FAILED
 
 

@@ -126,8 +126,9 @@ def checked_key(given: str, what: str) -> str | None:
     return key or None
 
 
-def clean_url(url: str) -> str:
-    """The address of a server as it is used, checked; raises GpustackError without the password in it."""
+def clean_url(url: str, what: str = "GPUSTACK_SERVER_URL") -> str:
+    """The address of a server as it is used, checked; raises GpustackError that names ``what`` it was written in,
+    without the password in it."""
     text = trimmed(url)
     if "://" not in text:
         text = f"http://{text}"
@@ -138,9 +139,7 @@ def clean_url(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise GpustackError(
-            f"GPUSTACK_SERVER_URL must be an address such as http://10.0.0.5:8080, not {redacted(text)!r}"
-        )
+        raise GpustackError(f"{what} must be an address such as http://10.0.0.5:8080, not {redacted(text)!r}")
     return text.rstrip("/")
 
 

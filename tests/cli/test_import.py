@@ -266,6 +266,8 @@ def test_a_password_on_the_command_line_and_what_is_nothing_known_are_refused(tm
     for argv, sentence in (
         ([f"--from-db=postgresql://u:{SECRET}@h/d"], "leave the password out"),
         ([f"--from-url=http://u:{SECRET}@h"], "leave the password out"),
+        (["--from-url=[::1"], "--from-url must be an address"),
+        (["--from-url=http://h:99999"], "--from-url must be an address"),
         ([f"--from-db={path}"], "is no file"),
         ([f"--from-config={path}"], "No such file"),
         (["--from-db=strange://h/d"], "database"),

@@ -92,7 +92,7 @@ def _overruled(registry: ContextRegistry, env: Mapping[str, str]) -> list[str]:
 
 def _add(command_line: CommandLine, env: Mapping[str, str]) -> int:
     name, is_used = server_context.checked_name(command_line.many("NAME")[0]), command_line.flag("--use")
-    url = clean_url(command_line.required("URL"))
+    url = clean_url(command_line.required("URL"), "URL")
     key = None if command_line.flag("--no-key") else _given_key(command_line, env, url)
     context = ServerContext(name=name, url=url, key=key)
     aside = stderr(env)

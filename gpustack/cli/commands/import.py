@@ -130,11 +130,11 @@ def _from_config(command_line: CommandLine, name: str, env: Mapping[str, str]) -
 
 
 def _from_url(command_line: CommandLine, url: str, env: Mapping[str, str]) -> Imported:
-    from gpustack.cli.session import run_alone
+    from gpustack.cli.session import clean_url, run_alone
     from gpustack.remote.http import Timeouts, open_client
 
     _refuse_password(command_line, url)
-    address = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
+    address = clean_url(url, "--from-url")
 
     async def talk() -> Imported:
         async with open_client(address, timeouts=Timeouts(stall=30.0)) as client:
