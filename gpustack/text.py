@@ -110,20 +110,26 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of an answer that is no TLS."""
 
 
-def masked_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command without the secrets in them, which stand in one with a flag or after it: some flags
-    take several."""
-    made: list[str] = []
+def behind_secret_flags(arguments: Sequence[object]) -> list[bool]:
+    """Of each argument of a command whether it is the value of a flag of secrets; some flags take several."""
+    found: list[bool] = []
     is_secret, behind = False, 0
     for one in arguments:
         behind += 1
-        if is_secret and not one.startswith("--") and (behind == 1 or not one.startswith("-")):
-            made.append(MASK)
-            continue
-        made.append(SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(one)))
-        is_secret = one.startswith("-") and "=" not in one and SECRET_FLAG.match(f"{one} x") is not None
-        behind = 0
-    return made
+        text = one if isinstance(one, str) else "-"
+        found.append(is_secret and not text.startswith("--" if behind == 1 else "-") and text is one)
+        if not found[-1]:
+            flag = text.startswith("-") and "=" not in text
+            is_secret, behind = flag and SECRET_FLAG.match(f"{text} x") is not None, 0
+    return found
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command without the secrets in them, which stand in one with a flag or after it."""
+    return [
+        MASK if is_secret else SECRET_FLAG.sub(rf"\1\2{MASK}", redacted(one))
+        for one, is_secret in zip(arguments, behind_secret_flags(arguments), strict=True)
+    ]
 
 
 def masked_environment(environment: Mapping[str, str]) -> dict[str, str]:

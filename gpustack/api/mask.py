@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from gpustack.text import MASK, SECRET_FLAG, SECRET_NAME, printable, redacted
+from gpustack.text import MASK, SECRET_FLAG, SECRET_NAME, behind_secret_flags, printable, redacted
 
 from .shape import Array, Dictionary, Document, JsonShape, Nullable, Text
 from .view import plain
@@ -73,10 +73,9 @@ def _object(value: Mapping[Any, Any], shape: JsonShape | None) -> dict[str, Any]
 def _list(value: Sequence[Any], shape: JsonShape | None) -> list[Any]:
     """In arguments, what follows ``--api-key`` is as secret as what follows in ``--api-key=``."""
     inner = shape.of if isinstance(shape, Array) else None
-    made: list[Any] = []
-    before = ""
-    for item in value[:_MOST]:
-        secret = before.startswith("-") and "=" not in before and SECRET_FLAG.match(f"{before} x")
-        made.append(MASK if secret else masked(item, inner))
-        before = item if isinstance(item, str) else ""
+    kept = value[:_MOST]
+    made = [
+        MASK if is_secret else masked(item, inner)
+        for item, is_secret in zip(kept, behind_secret_flags(kept), strict=True)
+    ]
     return [*made, f"… {len(value) - _MOST} more"] if len(value) > _MOST else made

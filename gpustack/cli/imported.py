@@ -119,9 +119,12 @@ def _without_secrets(document: Doc, told: list[str]) -> None:
             told.append(f"env: {', '.join(secret)} left out as likely secrets: write them anew")
     parameters = document.get("backend_parameters")
     if isinstance(parameters, list) and holds_secret(parameters):
-        kept, dropped = [], []
+        kept, dropped, last = list[str](), list[str](), ""
         for one in read(item for item in parameters if isinstance(item, str)):
-            text = one.flag if one.value is None else f"{one.flag}={one.value}"
+            text = one.flag if one.value is None else f"{one.flag}={one.value}" if one.flag else one.value
+            if not one.flag and dropped and last == dropped[-1]:
+                continue  # one more value of a flag that takes several
+            last = one.flag
             dropped.append(one.flag) if holds_secret(text) else kept.append(text)
         document["backend_parameters"] = kept
         if dropped:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from gpustack.text import MASK, SECRET_WORD, redacted
+from gpustack.text import MASK, SECRET_WORD, behind_secret_flags, redacted
 
 _SHORTEST, _SHORTEST_LIKELY = 8, 4
 """Characters that a known secret has at least: shorter ones stand in other words. The second is of what bears the name
@@ -123,25 +123,13 @@ class SecretScrubber:
                 return {self.text(str(key)): MASK for key in document}
             return {self.text(str(key)): self.document(value, str(key)) for key, value in document.items()}
         if isinstance(document, list | tuple):
-            return self._list(document)
+            places = behind_secret_flags(document)
+            return [
+                MASK if secret else self.document(one) for one, secret in zip(document, places, strict=True)
+            ]
         if not isinstance(document, str):
             return document
         return MASK if document and is_secret_name(name) else self.text(document)
-
-    def _list(self, items: Iterable[Any]) -> list[Any]:
-        """Perhaps the arguments of a program: behind the flag of a secret may stand several."""
-        made: list[Any] = []
-        is_secret, behind = False, 0
-        for item in items:
-            behind += 1
-            is_flag = isinstance(item, str) and item.startswith("-")
-            if is_secret and isinstance(item, str) and (behind == 1 or not is_flag):
-                made.append(MASK)
-                continue
-            made.append(self.document(item))
-            is_secret = is_flag and "=" not in item and bool(_FLAG.fullmatch(f"{item} x"))
-            behind = 0
-        return made
 
     def text(self, text: str) -> str:
         """A text without secrets."""

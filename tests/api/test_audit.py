@@ -244,7 +244,7 @@ async def test_no_secret_is_in_the_trail(world: World) -> None:
         **MODEL,
         "backend": "llama-box",
         "env": {"HF_TOKEN": SECRET, "PLAIN": SECRET},
-        "backend_parameters": ["--api-key", SECRET, f"--token={SECRET}", "--ctx-size=1"],
+        "backend_parameters": ["--api-key", SECRET, SECRET, f"--token={SECRET}", "--ctx-size=1"],
         "description": f"see https://me:{SECRET}@example.com",
     }
     made = await world.ask("POST", "/v1/models", world.admin, json=body)

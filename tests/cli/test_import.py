@@ -111,7 +111,7 @@ def test_gpustack_2_is_read_with_a_key_and_says_who_could_use_what(capsys: Outpu
         "backend_version: left out",
         "gpu_selector: left out",
         "env: HF_TOKEN left out",
-        "backend_parameters: --hf-token left out",
+        "backend_parameters: --api-key, --hf-token left out",
         "Model/rented: Backend 'Ktransformers-custom' is not known here",
         "account ann: make the account anew",
         "API key ci: make it anew",

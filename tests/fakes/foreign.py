@@ -103,7 +103,7 @@ DEPLOYMENT: dict[str, Any] = {
     "huggingface_repo_id": "Qwen/Qwen3-0.6B",
     "backend": "vLLM",
     "backend_version": "0.11.0",
-    "backend_parameters": ["--max-model-len=4096", f"--hf-token={SECRET}"],
+    "backend_parameters": ["--api-key", "first-of", SECRET, "--max-model-len=4096", f"--hf-token={SECRET}"],
     "image_name": "vllm/vllm-openai:latest",
     "env": {"HF_TOKEN": SECRET, "LOG_LEVEL": "debug"},
     "replicas": 2,
