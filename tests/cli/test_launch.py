@@ -157,7 +157,7 @@ def test_a_window_that_the_instructions_of_the_program_fill_is_told(
 ) -> None:
     for name, value in model.items():
         monkeypatch.setitem(ITEM, name, value)
-    assert main(["launch", "codex", "--model=x"], env) == 0
+    assert main(["launch", "claude", "--model=x"], env) == 0
     said = capsys.readouterr().err
     assert ("before your first word" in said) is (told is not None)
     assert told is None or told in said

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _HEADS = ("NAME", "PROGRAM", "INSTALLED")
 _KEY = "the key"
+_LEAST_TALK = 4096
+"""Tokens that are to be left for the conversation."""
 _LEAST_WINDOW = 32768
 """Tokens that an agent should have, whatever it sends at first."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
@@ -129,7 +131,7 @@ def _window_note(client: ClientProgram, model: Doc) -> str | None:
     from gpustack.cli.model_window import window_flag, window_of
 
     window = window_of(model) if client.prompt_tokens else None
-    if window is None or client.prompt_tokens < window:
+    if window is None or client.prompt_tokens + _LEAST_TALK <= window:
         return None
     flag, wanted = window_flag(model), max(_LEAST_WINDOW, 1 << client.prompt_tokens.bit_length())
     how = f"give it {flag}={wanted} at least" if flag else "give it a longer one"
