@@ -46,7 +46,7 @@ class ClientProgram:
     user gives arguments. ``environment`` is set (a mapping as JSON), ``unset`` taken away for it alone; ``files`` are
     changed and brought back. ``stays``: it is done when it ends; otherwise it goes on by itself, such as an editor, and
     its files stay changed until they are restored. ``prompt_tokens``: about as many it sends before a person's first
-    word; 0 where that is not known.
+    word, ``None`` where that is not known.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ClientProgram:
     unset: Sequence[str] = ()
     files: Sequence[ClientFile] = ()
     stays: bool = True
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
 
     def found(self, env: Mapping[str, str]) -> str | None:
         """Where the program is; ``None`` if it is not installed."""
@@ -181,9 +181,9 @@ def _faults(name: str, document: Any) -> list[str]:
     faults += [] if document.get("programs") else ["programs must name one at least"]
     if document.get("speaks", SPEAKS[0]) not in SPEAKS:
         faults.append(f"speaks must be one of {', '.join(SPEAKS)}")
-    prompt = document.get("prompt_tokens", 0)
-    if not isinstance(prompt, int) or isinstance(prompt, bool) or prompt < 0:
-        faults.append("prompt_tokens must be a whole number")
+    prompt = document.get("prompt_tokens")
+    if prompt is not None and (not isinstance(prompt, int) or isinstance(prompt, bool) or prompt < 1):
+        faults.append("prompt_tokens must be a whole number, 1 at least")
     environment = document.get("environment", {})
     if not isinstance(environment, dict) or not all(
         isinstance(one, str | dict) for one in environment.values()

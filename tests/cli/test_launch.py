@@ -234,6 +234,10 @@ def test_a_list_shows_what_is_installed_and_those_of_the_user(
     [
         ("[]", "no mapping"),
         ("title: T\ninstall: x\nprograms: x", "programs must be a list"),
+        (
+            "title: T\ninstall: x\nprograms: [x]\nprompt_tokens: 0",
+            "prompt_tokens must be a whole number, 1 at least",
+        ),
         ("title: T\ninstall: x", "programs must name one"),
         ("title: T\ninstall: x\nprograms: [x]\nspeak: y", "no field 'speak'"),
         ("title: T\ninstall: x\nprograms: [x]\nspeaks: y", "speaks must be one of"),

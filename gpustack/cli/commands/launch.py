@@ -130,13 +130,14 @@ def _window_note(client: ClientProgram, model: Doc) -> str | None:
     told."""
     from gpustack.cli.model_window import window_flag, window_of
 
-    window = window_of(model) if client.prompt_tokens else None
-    if window is None or client.prompt_tokens + _LEAST_TALK <= window:
+    sent = client.prompt_tokens
+    window = None if sent is None else window_of(model)
+    if sent is None or window is None or sent + _LEAST_TALK <= window:
         return None
-    flag, wanted = window_flag(model), max(_LEAST_WINDOW, 1 << client.prompt_tokens.bit_length())
+    flag, wanted = window_flag(model), max(_LEAST_WINDOW, 1 << sent.bit_length())
     how = f"give it {flag}={wanted} at least" if flag else "give it a longer one"
     return (
-        f"{client.title} sends about {client.prompt_tokens} tokens before your first word, and the window of "
+        f"{client.title} sends about {sent} tokens before your first word, and the window of "
         f"{model['name']} is {window}: {how} (in the console, or as a backend parameter of its manifest)"
     )
 
