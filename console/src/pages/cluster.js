@@ -5,8 +5,8 @@ import { bytes, number } from '../format.js';
 import { store, watchLoads } from '../live.js';
 import { Badge } from '../parts/badge.js';
 import { Legend } from '../parts/bar.js';
-import { Empty } from '../parts/button.js';
-import { Search } from '../parts/field.js';
+import { Empty, NoMatch } from '../parts/button.js';
+import { Search, Segments } from '../parts/field.js';
 import { html } from '../parts/html.js';
 import { Icon } from '../parts/icon.js';
 import { Menu } from '../parts/menu.js';
@@ -107,17 +107,12 @@ export default function Cluster({ query }) {
   return html`<${PageHead} title=${t('nav.cluster')} actions=${add} under=${html`<${Summary} workers=${workers} />`} />
     <div class="tools">
       <${Search} label=${t('cluster.search')} value=${search} onInput=${(/** @type {string} */ q) => setQuery({ q })} />
-      <div class="segments" role="group" aria-label=${t('cluster.show')}>
-        ${Object.keys(SHOWS).map(
-          (name) =>
-            html`<button type="button" aria-pressed=${name === show ? 'true' : 'false'} onClick=${() => setQuery({ show: name === 'all' ? '' : name })}>${t(`cluster.show-${name}`)}</button>`,
-        )}
-      </div>
+      <${Segments} label=${t('cluster.show')} values=${Object.keys(SHOWS)} now=${show} word=${(/** @type {string} */ name) => t(`cluster.show-${name}`)} onChoose=${(/** @type {string} */ name) => setQuery({ show: name === 'all' ? '' : name })} />
       ${[...workers.values()].some((one) => one.gpu_devices?.length) ? html`<${Legend} />` : null}
     </div>
     ${shown.length
       ? html`<${Virtual} items=${shown} keyOf=${(/** @type {any} */ one) => one.id} heightOf=${heightOf} label=${t('cluster.workers')} onShown=${(/** @type {any[]} */ drawn) => watchLoads(drawn.map((one) => one.id))} row=${row} />`
-      : html`<${Empty} title=${t('cluster.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
+      : html`<${NoMatch} title=${t('cluster.no-match')} onAll=${() => setQuery({ q: '', show: '' })} />`}
     <${DeviceCard} />
     ${actions.dialog}${dialog}`;
 }

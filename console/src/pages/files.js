@@ -5,8 +5,8 @@ import { bytes, duration, number, percent } from '../format.js';
 import { store } from '../live.js';
 import { Badge } from '../parts/badge.js';
 import { Meter } from '../parts/bar.js';
-import { Button, Empty } from '../parts/button.js';
-import { Search } from '../parts/field.js';
+import { Button, Empty, NoMatch } from '../parts/button.js';
+import { Search, Segments } from '../parts/field.js';
 import { html } from '../parts/html.js';
 import { Menu } from '../parts/menu.js';
 import { PageHead, useFetched, Waiting } from '../parts/page.js';
@@ -64,16 +64,14 @@ export default function Files({ query }) {
             ${withFiles.slice(0, MOST_WORKERS).map((one) => html`<option value=${one.id}>${one.name}</option>`)}
           </select></label>`
         : null}
-      <div class="segments" role="group" aria-label=${t('files.show')}>
-        ${Object.keys(SHOWS).map((name) => html`<button type="button" aria-pressed=${name === show ? 'true' : 'false'} onClick=${() => setQuery({ show: name === 'all' ? '' : name })}>${t(`files.show-${name}`)}</button>`)}
-      </div>
+      <${Segments} label=${t('files.show')} values=${Object.keys(SHOWS)} now=${show} word=${(/** @type {string} */ name) => t(`files.show-${name}`)} onChoose=${(/** @type {string} */ name) => setQuery({ show: name === 'all' ? '' : name })} />
     </div>
     <${Table}
       label=${t('nav.files')}
       rows=${shown}
       height=${HEIGHT}
       sorted=${{ key: 'name' }}
-      empty=${html`<${Empty} title=${t('files.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '', worker: '' })}>${t('common.show-all')}</button>`} />`}
+      empty=${html`<${NoMatch} title=${t('files.no-match')} onAll=${() => setQuery({ q: '', show: '', worker: '' })} />`}
       columns=${columnsFor(setOpen)}
     />
     ${open ? html`<${Dialogs} open=${open} onClose=${close} />` : null}`;

@@ -4,8 +4,8 @@ import { useEffect, useMemo } from 'preact/hooks';
 import { number, short } from '../format.js';
 import { store, watchRates } from '../live.js';
 import { Badge } from '../parts/badge.js';
-import { Button, Empty } from '../parts/button.js';
-import { Search } from '../parts/field.js';
+import { Button, Empty, NoMatch } from '../parts/button.js';
+import { Search, Segments } from '../parts/field.js';
 import { html } from '../parts/html.js';
 import { Icon } from '../parts/icon.js';
 import { Menu } from '../parts/menu.js';
@@ -60,9 +60,7 @@ export default function Models({ query }) {
   return html`<${PageHead} title=${t('nav.models')} actions=${deploy} under=${t('models.summary', { n: number(models.size), look: number(look) })} />
     <div class="tools">
       <${Search} label=${t('models.search')} value=${search} onInput=${(/** @type {string} */ q) => setQuery({ q })} />
-      <div class="segments" role="group" aria-label=${t('models.show')}>
-        ${Object.keys(SHOWS).map((name) => html`<button type="button" aria-pressed=${name === show ? 'true' : 'false'} onClick=${() => setQuery({ show: name === 'all' ? '' : name })}>${t(`models.show-${name}`)}</button>`)}
-      </div>
+      <${Segments} label=${t('models.show')} values=${Object.keys(SHOWS)} now=${show} word=${(/** @type {string} */ name) => t(`models.show-${name}`)} onChoose=${(/** @type {string} */ name) => setQuery({ show: name === 'all' ? '' : name })} />
     </div>
     <${Table}
       rows=${shown}
@@ -71,7 +69,7 @@ export default function Models({ query }) {
       sorted=${{ key: 'name' }}
       onShown=${(/** @type {any[]} */ drawn) => watchRates(drawn.map((one) => one.id))}
       columns=${columns(uses)}
-      empty=${html`<${Empty} title=${t('models.no-match')} actions=${html`<button type="button" class="button" onClick=${() => setQuery({ q: '', show: '' })}>${t('common.show-all')}</button>`} />`}
+      empty=${html`<${NoMatch} title=${t('models.no-match')} onAll=${() => setQuery({ q: '', show: '' })} />`}
     />`;
 }
 
